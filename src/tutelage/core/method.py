@@ -1,0 +1,236 @@
+"""The base of every method: a frozen, keyword-only configuration with one verb, and the kinds of verbs.
+
+The fields of a method are its configuration: all have defaults and are validated when the method is built,
+before any compute is spent. Data never enters the constructor. A kind fixes the verb's signature; state that
+changes while training (a sampler's cursor, a schedule's position) lives in the object that `start` returns,
+never in the method.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tutelage.core.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tutelage.core.dataset import Dataset
+    from tutelage.core.records import Result
+
+# Named artifacts a step asks for in its card: Datasets, Models, Results.
+Inputs = Mapping[str, Any]
+# What a Scorer's fit returns: arrays and JSON values, storable without pickle.
+State = dict[str, Any]
+
+
+class Method(BaseModel):
+    """A configured method. Unknown or ill-typed fields raise `ConfigError` naming the field and the remedy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    kind: ClassVar[str] = ""
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise config_error(type(self), error) from None
+
+    @property
+    def name(self) -> str:
+        """The method's name: its path below the package (`data.select.top_k`)."""
+        package, _, path = type(self).__module__.partition(".")
+        return path if package == "tutelage" else type(self).__module__
+
+    def config_hash(self) -> str:
+        """Hash of the name and the full configuration, defaults included."""
+        text = json.dumps([self.name, self.model_dump(mode="json")], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def config_error(cls: type[BaseModel], error: ValidationError) -> ConfigError:
+    """Turn pydantic's first complaint into one of ours."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "(whole)"
+    owner = cls.__module__.removeprefix("tutelage.")
+    if first["type"] == "extra_forbidden":
+        return ConfigError(
+            f"{owner} has no field {field!r}",
+            where=field,
+            remedy=suggest(field, cls.model_fields),
+        )
+    return ConfigError(
+        f"{owner}: field {field!r} is not valid",
+        where=field,
+        expected=first["msg"],
+        found=repr(first.get("input")),
+    )
+
+
+class Reader(Method):
+    """Source in, rows out. `path` is the source; rows are dicts whose keys are columns."""
+
+    kind = "Reader"
+
+    def read(self, path: str | None = None) -> "Dataset":
+        """Read everything below `path` into a Dataset; what cannot be read is quarantined with a reason."""
+        raise NotImplementedError
+
+
+class Writer(Method):
+    """Dataset in, files out."""
+
+    kind = "Writer"
+
+    def write(self, dataset: "Dataset", path: str) -> list[str]:
+        """Write `dataset` below `path`; returns the files written."""
+        raise NotImplementedError
+
+
+class Scorer(Method):
+    """Adds columns; never drops or reorders rows."""
+
+    kind = "Scorer"
+
+    def fit(self, dataset: "Dataset", inputs: Inputs) -> State:
+        """Whatever must be learned from the whole dataset first (an index, an SVD); default: nothing."""
+        return {}
+
+    def score(self, shard: "pa.Table", state: State, inputs: Inputs) -> "dict[str, Any]":
+        """Columns for the rows of one shard, in their order: name -> array or list of len(shard)."""
+        raise NotImplementedError
+
+
+class Transform(Method):
+    """Rows in, rows out. Kept rows keep their ids (derived rows name theirs in `source_id`); every dropped
+    row has a reason. Never trains a model."""
+
+    kind = "Transform"
+
+    def apply(self, dataset: "Dataset", inputs: Inputs) -> "Dataset":
+        """The new dataset; its `dropped` table names every source row that is gone and why."""
+        raise NotImplementedError
+
+
+class Draws(Protocol):
+    """A running sampler: an endless, resumable stream of row indices, grouped by epoch."""
+
+    def next(self) -> int:
+        """Index of the next row to train on."""
+
+    def update(self, metrics: Mapping[str, float]) -> None:
+        """Losses the trainer and its evaluators just reported (`train/loss`, `eval/<name>/<metric>`)."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able cursor."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state` was taken."""
+
+
+class Sampler(Method):
+    """What the trainer draws from: a mixture or an order over rows."""
+
+    kind = "Sampler"
+
+    def start(self, dataset: "Dataset", seed: int) -> Draws:
+        """Begin drawing from `dataset`; equal seeds give equal draws."""
+        raise NotImplementedError
+
+
+class Objective(Method):
+    """A loss. Declares the columns and models it needs in its card."""
+
+    kind = "Objective"
+
+    def encode(self, row: Mapping[str, Any], model: Any, max_length: int) -> Any:
+        """One dataset row -> `models.encode.Encoded` (token ids and which of them are trained)."""
+        raise NotImplementedError
+
+    def loss(self, model: Any, batch: Any) -> Any:
+        """`training.objectives._shared.Loss(sum, weight, metrics, per_example)`; only the trainer divides."""
+        raise NotImplementedError
+
+
+class Schedule(Method):
+    """The learning rate as a pure function of progress."""
+
+    kind = "Schedule"
+
+    def multiplier(self, seen: float, total: float) -> float:
+        """Factor on the peak rate when `seen` of `total` tokens (or FLOPs, seconds) are spent; in [0, 1]."""
+        raise NotImplementedError
+
+
+class RunningUpdate(Protocol):
+    """A running update rule; every hook may be a no-op."""
+
+    def before_micro_batch(self, model: Any, batch: Any) -> None:
+        """Called before each forward pass."""
+
+    def after_backward(self, model: Any, weight: float) -> None:
+        """Called once per optimiser step, after all micro-batches and before clipping; `weight` = step weight."""
+
+    def after_step(self, model: Any, optimizer: Any) -> None:
+        """Called after the optimiser's step."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class UpdateRule(Method):
+    """What happens between backward and the next batch when it is more than the optimiser's step."""
+
+    kind = "UpdateRule"
+
+    def start(self, model: Any, seed: int) -> RunningUpdate:
+        raise NotImplementedError
+
+
+class Adapter(Method):
+    """Models in, a model out, more able or portable (or cheaper: a compressor)."""
+
+    kind = "Adapter"
+
+    def convert(self, models: Mapping[str, Any], dataset: "Dataset | None", inputs: Inputs) -> Any:
+        """The new model; `models["base"]` is the main one and is left as it was."""
+        raise NotImplementedError
+
+
+class Task(Method):
+    """A measurement."""
+
+    kind = "Task"
+
+    def evaluate(self, model: Any, dataset: "Dataset", inputs: Inputs) -> "Result":
+        """Measure `model` on `dataset`; the result carries its item log."""
+        raise NotImplementedError
+
+    def score(self, example: Mapping[str, Any], output: str) -> float | None:
+        """Score one output; the reward in verifiable-reward training. None = cannot be scored."""
+        raise NotImplementedError
+
+
+class Forecaster(Method):
+    """A claim about a run not made."""
+
+    kind = "Forecaster"
+
+    def fit(self, results: "list[Result]") -> State:
+        raise NotImplementedError
+
+    def predict(self, state: State, at: float) -> "Result":
+        raise NotImplementedError
+
+
+def as_column(values: Any, length: int, name: str) -> Any:
+    """Check that a scorer's column has one value per row."""
+    found = len(values)
+    if found != length:
+        raise ValueError(f"column {name!r} has {found} values for {length} rows")
+    return np.asarray(values) if isinstance(values, np.ndarray) else values
