@@ -1,0 +1,46 @@
+"""Apply a method to a dataset: run a scorer shard by shard, and check that a transform loses no row silently."""
+
+from typing import Any
+
+from tutelage.core.dataset import Dataset
+from tutelage.core.errors import InputError
+from tutelage.core.method import Inputs, Scorer, State, Transform, as_column
+
+
+def score_dataset(scorer: Scorer, dataset: Dataset, inputs: Inputs, state: State | None = None) -> Dataset:
+    """`dataset` with the scorer's columns; `state` skips the fit (a cached one)."""
+    fitted = scorer.fit(dataset, inputs) if state is None else state
+
+    def columns() -> Any:
+        for shard in dataset.shards():
+            found = scorer.score(shard, fitted, inputs)
+            yield {name: as_column(values, shard.num_rows, name) for name, values in found.items()}
+
+    return dataset.with_columns(scorer.name, columns())
+
+
+def apply_transform(transform: Transform, dataset: Dataset, inputs: Inputs) -> Dataset:
+    """The transform's output; raises InputError unless rows in = rows kept + rows dropped.
+
+    A kept row is known by `source_id` where the output has that column, else by `id`.
+    """
+    result = transform.apply(dataset, inputs)
+    check_balance(dataset, result, transform.name)
+    return result
+
+
+def check_balance(before: Dataset, after: Dataset, stage: str) -> None:
+    """In = kept + dropped, by id; a stage that loses, invents or counts rows twice stops the run."""
+    key = "source_id" if "source_id" in after.column_names and "source_id" not in before.column_names else "id"
+    source = set(before.ids())
+    kept = set(after.column(key).to_pylist())
+    dropped = after.dropped.column("id").to_pylist()
+    if kept | set(dropped) != source or kept & set(dropped) or len(dropped) != len(set(dropped)):
+        lost = sorted(source - kept - set(dropped))[:3]
+        invented = sorted((kept | set(dropped)) - source)[:3]
+        raise InputError(
+            f"{stage} does not account for every row",
+            expected=f"{len(source)} in = kept + dropped",
+            found=f"{len(kept)} kept + {len(dropped)} dropped; lost {lost}, invented {invented}",
+            remedy="this is a defect of the method; report it",
+        )
