@@ -34,7 +34,7 @@ def proofs() -> dict[str, set[str]]:
 
 
 def measured() -> set[str]:
-    """Methods with at least one committed comparison: `benchmarks/results/*.json` with `comparisons: [{method}]`."""
+    """Methods named by a committed comparison: `comparisons: [{method, verdict}]` in `benchmarks/results/*.json`."""
     found = set()
     for file in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -1,0 +1,47 @@
+# Two commands for a newcomer: `make demo` (the main job, about a quarter of an hour) and `make test`.
+# Both set themselves up in .venv; PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint types unit mutants bench setup clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,documents,dev]'
+	$(BIN)/python -c "from pathlib import Path; Path('$(READY)').touch()"
+
+demo: $(READY)
+	$(BIN)/tutelage fetch smollm2
+	$(BIN)/tutelage run recipes/specialise.yaml --workspace demo
+	$(BIN)/tutelage report --workspace demo
+
+test: lint types unit
+
+lint: $(READY)
+	$(BIN)/ruff check src tests tools benchmarks
+	$(BIN)/ruff format --check src tests tools benchmarks
+	$(BIN)/python tools/status.py --check
+	$(BIN)/python tools/method_pages.py --check
+
+types: $(READY)
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/python -m pytest
+
+mutants: $(READY)
+	$(BIN)/python tools/mutate.py
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache
