@@ -34,7 +34,7 @@ def proofs() -> dict[str, set[str]]:
 
 
 def measured() -> set[str]:
-    """Methods named by a committed comparison in `benchmarks/results/*.json` (`comparisons: [{method, verdict}]`)."""
+    """Methods named by a comparison in `benchmarks/results/*.json` (`comparisons: [{method, verdict}]`)."""
     found = set()
     for file in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         content = json.loads(file.read_text(encoding="utf-8"))

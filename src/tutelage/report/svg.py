@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from tutelage.report.text import visible
+
 COLOURS = ("#1f5fa8", "#c2571a", "#3a7d44", "#7a4fa3", "#8a6d1d", "#a32950", "#2b8a8a", "#555555")
 
 
@@ -145,7 +147,7 @@ def _runs(series: Series) -> list[list[tuple[float, float]]]:
 def _open(width: float, height: float, title: str) -> str:
     return (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(title)}</title>'
+        f'font-family="system-ui, sans-serif" font-size="12"><title>{escape(visible(title))}</title>'
     )
 
 
@@ -156,7 +158,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float 
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333333">{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333333">{escape(visible(text))}</text>'
 
 
 def _number(value: float) -> str:
