@@ -1,0 +1,275 @@
+"""Every method, found by discovery, keeps its kind's promises on toy data and toy models.
+
+Nothing here names a method: what a method needs (a model, a second dataset, a numeric column, a budget) is read
+from its card and its fields.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from tutelage.core import discovery
+from tutelage.core.apply import check_balance, score_dataset
+from tutelage.core.dataset import Dataset
+from tutelage.core.errors import TutelageError
+from tutelage.core.records import Budget, Result
+
+CARDS = discovery.cards()
+WORDS = "the quick brown fox jumps over a lazy dog while seven calm readers note every little word".split()
+
+
+def of_kind(kind):
+    return sorted(name for name, card in CARDS.items() if card.kind == kind)
+
+
+def make_rows(count=24):
+    """Rows with every conventional column, so that any method finds what it reads."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(count):
+        body = [" ".join(rng.choice(WORDS, 9)).capitalize() + "." for _ in range(4)]
+        text = "\n\n".join(body)
+        rows.append(
+            {
+                "id": f"row-{number:02d}",
+                "text": text,
+                "prompt": " ".join(body[:2]),
+                "completion": " " + " ".join(body[2:]),
+                "choices": body[:3],
+                "answer": number % 3,
+                "target": body[2],
+                "good": body[0],
+                "bad": body[1] + " zz qq",
+                "source": f"file-{number % 4}",
+                "group": f"group-{number % 6}",
+                "kind": "text",
+                "label": ("a", "b")[number % 2],
+                "score": float(rng.normal()),
+                "n_tokens": len(text.split()),
+                "contaminated": number % 5 == 0,
+                "duplicate_of": None if number % 6 else "row-00",
+                "title": f"Topic {number}",
+            }
+        )
+    return rows
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Dataset.from_rows(make_rows())
+
+
+@pytest.fixture(scope="module")
+def model():
+    from tutelage.models.toy import tiny_causal_lm
+
+    return tiny_causal_lm(texts=[row["text"] for row in make_rows()])
+
+
+@pytest.fixture(scope="module")
+def inputs(data, model):
+    return {"model": model, "base": model, "seed": 0, "*": data}
+
+
+def inputs_for(name, inputs):
+    card = CARDS[name]
+    found = {"seed": 0}
+    for key in card.inputs:
+        plain = key.rstrip("?")
+        found[plain] = inputs.get(plain, inputs["*"])
+    return found
+
+
+def fields_for(name):
+    """Values for the common knobs a method cannot do without."""
+    known = discovery.load(name).model_fields
+    offered = {
+        "budget": Budget(rows=6),
+        "column": "score",
+        "direction": "higher",
+        "one_of": None,
+        "least": 0.0,
+        "minimum": 0.0,
+        "equals": None,
+    }
+    chosen = {key: value for key, value in offered.items() if key in known and value is not None}
+    if name == "data.filter.where":
+        chosen = {"column": "kind", "equals": "text"}
+    return chosen
+
+
+def make(name):
+    return discovery.build(name, fields_for(name))
+
+
+def frozen(data):
+    return data.hash, data.num_rows, tuple(data.column_names)
+
+
+@pytest.mark.parametrize("name", of_kind("Scorer"))
+def test_scorer_adds_columns_and_nothing_else(name, data, inputs):
+    before = frozen(data)
+    scored = score_dataset(make(name), data, inputs_for(name, inputs))
+    assert frozen(data) == before, "the input was changed"
+    assert scored.ids() == data.ids()
+    added = set(scored.column_names) - set(data.column_names)
+    replaced = {w for w in CARDS[name].writes if w in data.column_names}
+    assert added | replaced, "a scorer writes at least one column"
+    declared = {w for w in CARDS[name].writes if "{" not in w}
+    if len(declared) == len(CARDS[name].writes):
+        assert added <= declared and declared <= set(scored.column_names), f"card writes {sorted(declared)}"
+    again = score_dataset(make(name), data, inputs_for(name, inputs))
+    assert again.hash == scored.hash, "same input, other output"
+
+
+@pytest.mark.parametrize("name", of_kind("Transform"))
+def test_transform_accounts_for_every_row(name, data, inputs):
+    before = frozen(data)
+    result = make(name).apply(data, inputs_for(name, inputs))
+    assert frozen(data) == before, "the input was changed"
+    check_balance(data, result, name)
+    assert all(reason for reason in result.dropped.column("reason").to_pylist())
+    again = make(name).apply(data, inputs_for(name, inputs))
+    assert again.hash == result.hash, "same input, other output"
+    json.dumps(result.report)
+
+
+@pytest.mark.parametrize("name", of_kind("Transform") + of_kind("Scorer"))
+def test_missing_columns_are_one_clear_error(name, inputs):
+    card = CARDS[name]
+    if not [column for column in card.reads if "{" not in column and not column.endswith("?")]:
+        pytest.skip("reads no fixed column")
+    bare = Dataset.from_rows([{"id": "a", "nothing": 1}, {"id": "b", "nothing": 2}])
+    method = make(name)
+    with pytest.raises(TutelageError):
+        if card.kind == "Scorer":
+            score_dataset(method, bare, inputs_for(name, inputs))
+        else:
+            method.apply(bare, inputs_for(name, inputs))
+
+
+@pytest.mark.parametrize("name", of_kind("Sampler"))
+def test_sampler_repeats_and_resumes(name, data):
+    def take(draws, count):
+        return [draws.next() for _ in range(count)]
+
+    whole = take(make(name).start(data, seed=3), 60)
+    assert whole == take(make(name).start(data, seed=3), 60), "same seed, other order"
+    assert all(0 <= index < data.num_rows for index in whole)
+    for cut in (0, 1, 7, 24, 25, 50):
+        first = make(name).start(data, seed=3)
+        take(first, cut)
+        state = json.loads(json.dumps(first.state_dict()))
+        second = make(name).start(data, seed=3)
+        second.load_state_dict(state)
+        assert take(second, 60 - cut) == whole[cut:], f"resumed at {cut}"
+
+
+@pytest.mark.parametrize("name", of_kind("Schedule"))
+def test_schedule_is_a_pure_function_in_the_unit_interval(name):
+    schedule = make(name)
+    values = [schedule.multiplier(float(seen), 1000.0) for seen in range(0, 1000, 7)]
+    assert all(0.0 <= value <= 1.0 + 1e-12 for value in values)
+    assert max(values) > 0
+    assert values == [schedule.multiplier(float(seen), 1000.0) for seen in range(0, 1000, 7)]
+
+
+@pytest.mark.parametrize("name", of_kind("Objective"))
+def test_objective_returns_a_sum_and_its_weight(name, data, model):
+    from tutelage.models.packing import pack
+
+    objective = make(name)
+    encoded = [objective.encode(row, model, 64) for row in data.take([0, 1, 2]).to_pylist()]
+    encoded = [one for item in encoded for one in (item if isinstance(item, list) else [item])]
+    for batch in pack(encoded, 64):
+        loss = objective.loss(model, batch)
+        assert float(loss.weight) > 0
+        assert np.isfinite(float(loss.sum.detach()))
+        assert loss.sum.requires_grad
+
+
+@pytest.mark.parametrize("name", of_kind("Task"))
+def test_task_reports_an_interval_and_its_items(name, data, inputs, model):
+    result = make(name).evaluate(model, data, inputs_for(name, inputs))
+    assert isinstance(result, Result)
+    assert result.items is not None and len(result.items) > 0
+    assert result.interval is not None or result.no_interval
+    assert Result.model_validate_json(result.model_dump_json()) == result
+    again = make(name).evaluate(model, data, inputs_for(name, inputs))
+    assert again.estimate == result.estimate
+    assert again.item_log == result.item_log
+
+
+@pytest.mark.parametrize("name", of_kind("Adapter"))
+def test_adapter_leaves_its_input_as_it_was(name, data, inputs, model):
+    if name == "adapters.external_command":
+        pytest.skip("runs an outside program: its own test starts a real one")
+    before = model.fingerprint
+    converted = make(name).convert({"base": model}, data, inputs_for(name, inputs))
+    assert model.fingerprint == before
+    assert converted is not model
+
+
+@pytest.mark.parametrize("name", sorted(CARDS))
+def test_a_changed_field_changes_the_cache_key(name):
+    method = make(name)
+    hashes = {method.config_hash()}
+    changed = 0
+    for field in type(method).model_fields:
+        value = getattr(method, field)
+        other = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v * 0.5 + 0.01}.get(type(value))
+        if other is None:
+            continue
+        try:
+            hashes.add(type(method)(**{**fields_for(name), field: other(value)}).config_hash())
+            changed += 1
+        except TutelageError:
+            continue
+    assert len(hashes) == changed + 1
+
+
+def test_a_method_is_two_files_in_another_package(tmp_path, monkeypatch):
+    """A third party adds a method by one module and its test, declared by an entry point."""
+    import subprocess
+    import sys
+
+    package = tmp_path / "outside_methods" / "signals"
+    package.mkdir(parents=True)
+    (tmp_path / "outside_methods" / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("")
+    (package / "vowels.py").write_text(
+        '"""Share of vowels in a text: v / n for v vowels among n characters; an example of a signal."""\n\n'
+        "from tutelage.core.method import Inputs, Scorer, State\n\n"
+        'CARD = {"name": "signals.vowels", "paper": {"title": "Common practice"},'
+        ' "summary": "Share of vowels among all characters.", "reads": ["text"], "writes": ["vowels"],'
+        ' "cost": "one pass", "baseline": None, "headline": "none", "version": 1}\n\n\n'
+        "class Vowels(Scorer):\n"
+        '    """Letters that count as vowels."""\n\n'
+        '    letters: str = "aeiou"\n\n'
+        "    def score(self, shard, state: State, inputs: Inputs):\n"
+        '        texts = shard.column("text").to_pylist()\n'
+        '        return {"vowels": [sum(t.count(c) for c in self.letters) / max(len(t), 1) for t in texts]}\n'
+    )
+    (tmp_path / "test_vowels.py").write_text(
+        "from tutelage.core import discovery\n"
+        "from tutelage.core.apply import score_dataset\n"
+        "from tutelage.core.dataset import Dataset\n\n\n"
+        "def test_vowels():\n"
+        "    assert discovery.find('signals.vowels').module == 'outside_methods.signals.vowels'\n"
+        "    data = Dataset.from_rows([{'text': 'abcd'}, {'text': 'aeio'}])\n"
+        "    scored = score_dataset(discovery.build('signals.vowels'), data, {})\n"
+        "    assert scored.numpy('vowels').tolist() == [0.25, 1.0]\n"
+    )
+    info = tmp_path / "outside_methods-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-methods\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tutelage.methods]\noutside = outside_methods\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_vowels.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
