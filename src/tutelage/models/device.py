@@ -1,0 +1,110 @@
+"""Where a model runs and in which precision: what is there, what a timed probe says, and what the memory allows."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from tutelage.core.errors import ModelError, suggest
+
+T = TypeVar("T")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# The shapes of a small model's hottest matmuls: tokens x width times width x 3 widths.
+PROBE = (1024, 576, 1536)
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """CUDA, then MPS, then the CPU for "auto"; else the device asked for, if it is there."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind = device.split(":")[0]
+    known = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind not in known:
+        raise ModelError(f"there is no device {device!r}", where="device", remedy=suggest(kind, ["auto", *known]))
+    if not known[kind]:
+        raise ModelError(
+            f"the device {device!r} is not available here",
+            where="device",
+            found=", ".join(k for k, there in known.items() if there),
+            remedy="use device auto or cpu",
+        )
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """float32 or bfloat16 by name; "auto" takes bfloat16 where the probe finds it at least 1.2 times faster."""
+    if dtype == "auto":
+        return torch.bfloat16 if bf16_is_faster(str(device)) else torch.float32
+    if dtype not in DTYPES:
+        raise ModelError(
+            f"there is no precision {dtype!r}", where="dtype", remedy=suggest(dtype, ["auto", *DTYPES])
+        )
+    return DTYPES[dtype]
+
+
+@functools.cache
+def bf16_is_faster(device: str) -> bool:
+    """Whether bfloat16 matmuls at the probe's shape beat float32 by 1.2 times on this device."""
+    if device.startswith("mps"):
+        return False
+    return probe_gflops(device, "bfloat16") > 1.2 * probe_gflops(device, "float32")
+
+
+@functools.cache
+def probe_gflops(device: str, dtype: str) -> float:
+    """Sustained GFLOP/s of this process's matmuls (best of several short runs), for MFU and the choice of dtype."""
+    tokens, width, wide = PROBE
+    a = torch.randn(tokens, width, device=device).to(DTYPES[dtype])
+    b = torch.randn(width, wide, device=device).to(DTYPES[dtype])
+    best = float("inf")
+    for _ in range(6):
+        _synchronize(device)
+        start = time.perf_counter()
+        for _ in range(3):
+            torch.mm(a, b)
+        _synchronize(device)
+        best = min(best, (time.perf_counter() - start) / 3)
+    return 2 * tokens * width * wide / best / 1e9
+
+
+def _synchronize(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    elif device.startswith("mps"):
+        torch.mps.synchronize()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that the device (or the process) ran out of memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def halve_on_oom(run: Callable[[int], T], size: int, warn: Callable[[str], None]) -> tuple[T, int]:
+    """`run(size)`, halving `size` each time memory runs out; returns the result and the size that worked.
+
+    Each halving is reported through `warn`. At size 1 the error is raised as a ModelError.
+    """
+    while True:
+        try:
+            return run(size), size
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if size <= 1:
+                raise ModelError(
+                    "a single row does not fit into the device's memory",
+                    found=str(error).splitlines()[0] if str(error) else "out of memory",
+                    remedy="shorten max_length, use LoRA, or a device with more memory",
+                ) from None
+        # Outside the except block: the exception holds the frames whose tensors must be freed first.
+        size = size // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        warn(f"out of memory: the micro-batch is halved to {size}")

@@ -1,0 +1,132 @@
+"""Batched generation with a key-value cache: left padding by lengths, greedy or sampled, stop strings.
+
+Each prompt draws from its own generator, seeded with (seed, index), so a completion does not depend on the batch.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import DynamicCache
+
+from tutelage.core.errors import ModelError
+from tutelage.models.encode import encode_prompt
+from tutelage.models.seam import Generation
+
+if TYPE_CHECKING:
+    from tutelage.models.causal import CausalLM
+
+
+def generate(
+    model: "CausalLM",
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    *,
+    temperature: float,
+    stop: Sequence[str],
+    seed: int,
+    batch_size: int,
+) -> list[Generation]:
+    """Completions in the order of the prompts."""
+    model.module.eval()
+    encoded = [encode_prompt(model, prompt) for prompt in prompts]
+    for i, ids in enumerate(encoded):
+        if not ids or len(ids) >= model.max_length:
+            raise ModelError(
+                "a prompt does not fit the model's context",
+                where=f"prompt {i}",
+                expected=f"1 to {model.max_length - 1} tokens",
+                found=f"{len(ids)} tokens",
+                remedy="shorten the prompt",
+            )
+    found: list[Generation | None] = [None] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda i: -len(encoded[i]))
+    for at in range(0, len(order), batch_size):
+        chosen = order[at : at + batch_size]
+        seeds = [(seed * 1_000_003 + i) % 2**63 for i in chosen]
+        done = _batch(model, [encoded[i] for i in chosen], max_new_tokens, temperature, tuple(stop), seeds)
+        for i, generation in zip(chosen, done):
+            found[i] = generation
+    return [g for g in found if g is not None]
+
+
+def end_ids(model: "CausalLM") -> set[int]:
+    """Tokens that end a completion: EOS and what the model's generation configuration adds."""
+    ends = {model.eos_id} if model.eos_id is not None else set()
+    config = getattr(model.base_module, "generation_config", None)
+    more = getattr(config, "eos_token_id", None)
+    ends |= set(more if isinstance(more, list) else [more])
+    return {i for i in ends if i is not None}
+
+
+def _batch(
+    model: "CausalLM",
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    temperature: float,
+    stop: tuple[str, ...],
+    seeds: list[int],
+) -> list[Generation]:
+    device = model.device
+    width = max(map(len, prompts))
+    lengths = torch.tensor([len(p) for p in prompts], device=device)
+    ids = torch.full((len(prompts), width), model.pad_id, dtype=torch.long, device=device)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
+    mask = torch.arange(width, device=device)[None, :] >= width - lengths[:, None]
+    positions = (torch.arange(width, device=device)[None, :] - (width - lengths[:, None])).clamp_(min=0)
+    generators = [torch.Generator(device="cpu").manual_seed(s) for s in seeds]
+    ends = end_ids(model)
+    cache = DynamicCache(config=model.config)
+    out: list[list[int]] = [[] for _ in prompts]
+    texts: list[str | None] = [None] * len(prompts)
+    forwarded = int(lengths.sum())
+    for step in range(min(max_new_tokens, model.max_length - width)):
+        logits = model.base_module(
+            input_ids=ids,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        tokens = _choose(logits.float(), temperature, generators)
+        live = [row for row, text in enumerate(texts) if text is None]
+        for row in live:
+            token = int(tokens[row])
+            out[row].append(token)
+            if token in ends:
+                texts[row] = model.tokenizer.decode(out[row][:-1], skip_special_tokens=True)
+            elif stop:
+                text = model.tokenizer.decode(out[row], skip_special_tokens=True)
+                places = [p for p in (text.find(s) for s in stop) if p >= 0]
+                if places:
+                    texts[row] = text[: min(places)]
+        forwarded += len(live) if step else 0
+        if all(text is not None for text in texts):
+            break
+        ids = tokens[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+    model.meter.add(
+        forward_flops=2.0 * model.active_params * forwarded,
+        generated_tokens=sum(map(len, out)),
+        calls=len(prompts),
+    )
+    return [
+        Generation(
+            model.tokenizer.decode(tokens, skip_special_tokens=True) if text is None else text,
+            tuple(tokens),
+            text is None,
+            len(prompt),
+        )
+        for prompt, tokens, text in zip(prompts, out, texts)
+    ]
+
+
+def _choose(logits: torch.Tensor, temperature: float, generators: list[torch.Generator]) -> torch.Tensor:
+    if temperature <= 0:
+        return logits.argmax(-1)
+    probabilities = torch.softmax(logits.cpu() / temperature, dim=-1)
+    drawn = [torch.multinomial(p, 1, generator=g) for p, g in zip(probabilities, generators)]
+    return torch.cat(drawn).to(logits.device)

@@ -1,0 +1,209 @@
+"""`load_model`: one call for every source of a model, from a folder to an endpoint, offline first.
+
+Weights are read from safetensors only; code that comes with a model runs only when `allow_remote_code` is given.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tutelage.core.errors import ModelError
+from tutelage.models.device import choose_device, choose_dtype
+from tutelage.models.seam import Model
+from tutelage.models.templates import ChatTemplate
+
+PACKAGED = ("smollm2", "minilm")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
+
+
+def load_model(
+    source: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    adapter: str | Path | None = None,
+    allow_remote_code: bool = False,
+    offline: bool = True,
+) -> Model:
+    """Load a model: a local folder (also a PEFT adapter folder), `*.gguf`, `http(s)://` endpoint, a packaged name
+    (smollm2, minilm) or a hub name `owner/name`.
+
+    `device`: auto, cpu, cuda, mps. `dtype`: auto (bfloat16 where a timed probe finds it faster), float32,
+    bfloat16. `adapter`: a PEFT folder to put on the model. A hub name is looked for on disk first and downloaded
+    only if `offline` is false. Raises ModelError.
+    """
+    text = str(source)
+    if re.match(r"https?://", text):
+        from tutelage.models.endpoint import Endpoint
+
+        return Endpoint(text)
+    if text.endswith(".gguf"):
+        from tutelage.models.fetch import convert_gguf
+
+        folder = Path(convert_gguf(Path(text)))
+    elif Path(text).exists():
+        folder = Path(text)
+    elif text in PACKAGED:
+        from tutelage.models.fetch import packaged
+
+        folder = Path(packaged(text))
+    else:
+        folder = _hub(text, offline)
+    return load_folder(
+        folder,
+        device=device,
+        dtype=dtype,
+        adapter=adapter,
+        allow_remote_code=allow_remote_code,
+        offline=offline,
+        name=folder.name if Path(text).exists() else text,
+    )
+
+
+def load_folder(
+    folder: Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    adapter: str | Path | None = None,
+    allow_remote_code: bool = False,
+    offline: bool = True,
+    name: str | None = None,
+) -> Model:
+    """Load a model folder in `save_pretrained` or PEFT layout; see `load_model`."""
+    if (folder / "adapter_config.json").is_file() and adapter is None:
+        base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
+        if not base:
+            raise ModelError(
+                "an adapter does not name its base model",
+                where=folder / "adapter_config.json",
+                expected="base_model_name_or_path",
+                remedy="load the base and pass the folder as adapter",
+            )
+        return load_model(
+            base,
+            device=device,
+            dtype=dtype,
+            adapter=folder,
+            allow_remote_code=allow_remote_code,
+            offline=offline,
+        )
+    check_folder(folder, allow_remote_code)
+    from transformers import AutoConfig, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=allow_remote_code, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=allow_remote_code, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError("a tokenizer cannot be loaded", where=folder, found=str(error).splitlines()[0]) from None
+    place = choose_device(device)
+    precision = choose_dtype(dtype, place)
+    title = name or folder.name
+    architectures = config.architectures or []
+    if not any("CausalLM" in a or "LMHead" in a for a in architectures):
+        from tutelage.models.encoder import load_encoder
+
+        return load_encoder(folder, config, tokenizer, device=place, dtype=precision, name=title)
+    from transformers import AutoModelForCausalLM
+
+    from tutelage.models.causal import CausalLM
+
+    module = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        dtype=precision,
+        trust_remote_code=allow_remote_code,
+        local_files_only=True,
+        use_safetensors=True,
+    )
+    module.to(place).eval()
+    model = CausalLM(module, tokenizer, folder_template(folder, tokenizer), name=title)
+    return model if adapter is None else model.with_adapter(adapter)
+
+
+def check_folder(folder: Path, allow_remote_code: bool) -> None:
+    """Refuse, with the reason, a folder that lacks its parts, holds only pickled weights, or brings its own code."""
+    if not (folder / "config.json").is_file():
+        raise ModelError("not a model folder", where=folder, expected="config.json", found="none")
+    config = _json(folder / "config.json")
+    files = [folder / "config.json", folder / "tokenizer_config.json"]
+    coded = [f.name for f in files if f.is_file() and "auto_map" in _json(f)]
+    if coded and not allow_remote_code:
+        raise ModelError(
+            "a model brings its own code, which would run on this machine",
+            where=folder,
+            found=f"auto_map in {', '.join(coded)}",
+            remedy="read that code; then pass allow_remote_code to run it",
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(p.name for pattern in _PICKLES for p in folder.glob(pattern))
+        raise ModelError(
+            "a checkpoint is pickled, and unpickling can run any code" if pickles else "a folder has no weights",
+            where=folder,
+            expected="*.safetensors",
+            found=", ".join(pickles[:5]) or "none",
+            remedy="convert it to safetensors where it was made" if pickles else None,
+        )
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+    if not any((folder / n).is_file() for n in names):
+        raise ModelError(
+            "a model folder has no tokenizer",
+            where=folder,
+            expected=" or ".join(names),
+            found=config.get("model_type"),
+            remedy="copy the tokenizer files of the model it was made from into the folder",
+        )
+
+
+def folder_template(folder: Path, tokenizer: Any) -> ChatTemplate | None:
+    """The folder's chat template (chat_template.jinja, else the tokenizer's own), or None."""
+    tokens = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return ChatTemplate(file.read_text(encoding="utf-8"), tokens, tokenizer.all_special_tokens, str(file))
+    source = tokenizer.chat_template
+    if isinstance(source, dict):
+        source = source.get("default")
+    return ChatTemplate(source, tokens, tokenizer.all_special_tokens, folder.name) if source else None
+
+
+def _hub(name: str, offline: bool) -> Path:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ModelError(
+            "there is no such model",
+            where=name,
+            expected="a folder, a .gguf file, a URL, a packaged name (smollm2, minilm) or a hub name owner/name",
+            remedy="check the path",
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError):
+        if offline:
+            raise ModelError(
+                "a hub model is not on this machine",
+                where=name,
+                remedy="allow the download (offline: false), or give a local folder",
+            ) from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            "a hub model cannot be downloaded", where=name, found=str(error).splitlines()[0]
+        ) from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError("a model file cannot be read", where=path, found=error) from None
+    if not isinstance(found, dict):
+        raise ModelError("a model file cannot be read", where=path, expected="a JSON object")
+    return found

@@ -1,0 +1,194 @@
+"""Packs of whole documents that do not see each other, and the proof at load time that they do not.
+
+Best-fit decreasing puts documents into rows of `max_length` tokens; positions restart at 0 in each document and
+the first token of each is never trained. Isolation is per-document attention (`models.attention`), an explicit
+4-D additive mask, or, for a model that fails both self-tests, one document per row (padding).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tutelage.core.errors import InputError
+from tutelage.models import attention
+from tutelage.models.encode import Encoded
+
+Isolation = Literal["documents", "mask", "padding"]
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """A batch of packed rows. All tensors are [B, T].
+
+    `labels` equals `input_ids` where trained, -100 elsewhere (position t is predicted from t-1 of its segment);
+    `response_mask` is the same as booleans; `segment_ids` count the documents of a row from 0, -1 is padding;
+    `example_ids[b][s]` names segment s of row b; `lengths[b][s]` is its token count.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    response_mask: Tensor
+    token_weight: Tensor
+    position_ids: Tensor
+    segment_ids: Tensor
+    example_ids: tuple[tuple[str, ...], ...]
+    lengths: tuple[tuple[int, ...], ...]
+
+    @property
+    def n_tokens(self) -> int:
+        """Real tokens, padding not counted."""
+        return sum(sum(row) for row in self.lengths)
+
+    @property
+    def n_trained(self) -> int:
+        """Tokens with a label."""
+        return int(self.response_mask.sum())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and padded length."""
+        rows, length = self.input_ids.shape
+        return rows, length
+
+    def to(self, device: torch.device | str) -> "TokenBatch":
+        """The same batch on another device."""
+        moved = {
+            name: getattr(self, name).to(device)
+            for name in (
+                "input_ids",
+                "labels",
+                "response_mask",
+                "token_weight",
+                "position_ids",
+                "segment_ids",
+            )
+        }
+        return replace(self, **moved)
+
+    def rows(self, start: int, stop: int) -> "TokenBatch":
+        """A batch of some of the rows (for halving a micro-batch)."""
+        return TokenBatch(
+            self.input_ids[start:stop],
+            self.labels[start:stop],
+            self.response_mask[start:stop],
+            self.token_weight[start:stop],
+            self.position_ids[start:stop],
+            self.segment_ids[start:stop],
+            self.example_ids[start:stop],
+            self.lengths[start:stop],
+        )
+
+
+def best_fit(lengths: Sequence[int], max_length: int) -> list[list[int]]:
+    """Best-fit decreasing: bins of item indices whose lengths sum to at most `max_length`.
+
+    Raises InputError for an item longer than `max_length`.
+    """
+    for i, length in enumerate(lengths):
+        if length > max_length:
+            raise InputError(
+                "a document is longer than a pack",
+                where=f"item {i}",
+                expected=f"at most {max_length} tokens",
+                found=f"{length} tokens",
+                remedy="truncate or split it first (models.encode does both)",
+            )
+    free: list[list[int]] = [[] for _ in range(max_length + 1)]  # open bins by free space
+    bins: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        length = lengths[i]
+        space = next((s for s in range(length, max_length + 1) if free[s]), None)
+        if space is None:
+            bins.append([i])
+            free[max_length - length].append(len(bins) - 1)
+        else:
+            chosen = free[space].pop()
+            bins[chosen].append(i)
+            free[space - length].append(chosen)
+    return bins
+
+
+def pack(
+    documents: Sequence[Encoded],
+    max_length: int,
+    *,
+    rows: int = 1,
+    pad_id: int = 0,
+    isolation: Isolation = "documents",
+) -> list[TokenBatch]:
+    """Batches of `rows` packs of at most `max_length` tokens; with `isolation="padding"` one document per row."""
+    if isolation == "padding":
+        order = sorted(range(len(documents)), key=lambda i: (-len(documents[i]), i))
+        bins = [[i] for i in order]
+    else:
+        bins = best_fit([len(d) for d in documents], max_length)
+    return [
+        collate([[documents[i] for i in b] for b in bins[at : at + rows]], pad_id=pad_id)
+        for at in range(0, len(bins), rows)
+    ]
+
+
+def collate(packs: Sequence[Sequence[Encoded]], *, pad_id: int = 0, side: str = "right") -> TokenBatch:
+    """One batch of the given packs, each a sequence of documents, padded to the longest (`side` right or left)."""
+    length = max((sum(len(d) for d in pack_) for pack_ in packs), default=0)
+    if length == 0:
+        raise InputError("a batch has no tokens", expected="at least one document with tokens", found="none")
+    shape = (len(packs), length)
+    ids = torch.full(shape, pad_id, dtype=torch.long)
+    labels = torch.full(shape, IGNORE, dtype=torch.long)
+    weight = torch.ones(shape, dtype=torch.float32)
+    positions = torch.zeros(shape, dtype=torch.long)
+    segments = torch.full(shape, -1, dtype=torch.long)
+    for b, documents in enumerate(packs):
+        at = length - sum(len(d) for d in documents) if side == "left" else 0
+        for s, document in enumerate(documents):
+            n = len(document)
+            here = slice(at, at + n)
+            ids[b, here] = torch.tensor(document.ids, dtype=torch.long)
+            trained = torch.tensor(document.trained, dtype=torch.bool)
+            trained[:1] = False
+            labels[b, here] = torch.where(trained, ids[b, here], IGNORE)
+            if document.weights is not None:
+                weight[b, here] = torch.tensor(document.weights, dtype=torch.float32)
+            positions[b, here] = torch.arange(n)
+            segments[b, here] = s
+            at += n
+    return TokenBatch(
+        ids,
+        labels,
+        labels != IGNORE,
+        weight,
+        positions,
+        segments,
+        tuple(tuple(d.example_id for d in pack_) for pack_ in packs),
+        tuple(tuple(len(d) for d in pack_) for pack_ in packs),
+    )
+
+
+def per_segment(values: Tensor, batch: TokenBatch) -> Tensor:
+    """Sum [B, T] values over each segment: [documents], rows in order, segments in order within a row."""
+    counts = [len(row) for row in batch.example_ids]
+    offsets = torch.tensor([0, *counts[:-1]], device=values.device).cumsum(0)
+    index = (batch.segment_ids + offsets[:, None]).masked_fill(batch.segment_ids < 0, sum(counts))
+    summed = torch.zeros(sum(counts) + 1, dtype=values.dtype, device=values.device)
+    return summed.index_add(0, index.reshape(-1), values.reshape(-1))[:-1]
+
+
+def forward_inputs(batch: TokenBatch, isolation: Isolation, dtype: torch.dtype) -> dict[str, Any]:
+    """The keyword arguments of a transformers forward pass for this batch under this isolation."""
+    if isolation == "documents":
+        mask = attention.pack_mask(batch.segment_ids)
+    elif isolation == "mask":
+        mask = attention.additive_mask(batch.segment_ids, dtype)
+    else:
+        mask = (batch.segment_ids >= 0).long()
+    return {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "attention_mask": mask,
+        "use_cache": False,
+    }
