@@ -1,0 +1,257 @@
+"""`Encoder`: a BERT-like model that turns texts into vectors.
+
+A text's vector is the mean of the last layer's states over its tokens (padding left out, special tokens included,
+as sentence encoders are trained), taken in float32 and scaled to length 1. Texts are sorted by length before they
+are batched, so little is computed for padding; the order of the output is that of the input.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import blake3
+import numpy as np
+import torch
+from torch import nn
+
+from tutelage.core.errors import ModelError
+from tutelage.core.meter import Meter
+from tutelage.models.device import bf16_is_faster, choose_device
+from tutelage.models.seam import Model, as_texts
+
+# bfloat16 is taken only if it moves no probe text by more than this (cosine with the float32 vector).
+MIN_COSINE = 0.999
+_PROBE = (
+    "A short sentence.",
+    "def area(radius):\n    return 3.14159 * radius ** 2",
+    "The committee met on Tuesday to discuss the budget, the new building and the date of the next election. " * 4,
+    "0 1 1 2 3 5 8 13 21",
+)
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Encoder(Model):
+    """An encoder and its tokenizer. `module` is the transformers module, for where gradients are needed.
+
+    max_length: tokens per text, special tokens included; longer texts are cut, with a warning. Default: what the
+    folder's sentence-transformers settings or the position table allow.
+    precision: arithmetic of `embed` and `hidden_states`; weights stay as they are. "auto" takes bfloat16 where a
+    timed probe finds it faster and the probe texts keep a cosine of 0.999 with float32.
+    """
+
+    kind = "encoder"
+
+    def __init__(
+        self,
+        module: Any,
+        tokenizer: Any,
+        *,
+        name: str = "encoder",
+        max_length: int | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__(name)
+        self.module: Any = module.eval()
+        self.tokenizer = tokenizer
+        positions = int(getattr(self.config, "max_position_embeddings", None) or 512)
+        limit = min(positions, int(tokenizer.model_max_length))
+        self.max_length = min(max_length or limit, limit)
+        self.half = False
+        if precision == "auto":
+            self.half = bf16_is_faster(str(self.device)) and self._bf16_is_close()
+        else:
+            self.half = precision == "bfloat16"
+
+    @classmethod
+    def load(
+        cls, path: str | Path, device: str = "auto", precision: Precision = "auto", max_length: int | None = None
+    ) -> "Encoder":
+        """Read a `save_pretrained` folder (safetensors only).
+
+        Raises ModelError when it has no config, tokenizer or safetensors weights, or needs remote code.
+        """
+        from transformers import AutoModel, AutoTokenizer
+
+        folder = Path(path)
+        for needed, pattern in (("config.json", "config.json"), ("safetensors weights", "*.safetensors"),
+                                ("a tokenizer", "tokenizer*")):  # fmt: skip
+            if not any(folder.glob(pattern)):
+                raise ModelError(
+                    "not an encoder folder", where=folder, expected=needed,
+                    found=sorted(p.name for p in folder.iterdir())[:10] if folder.is_dir() else "no such folder",
+                    remedy="save the model with save_pretrained (safetensors), tokenizer included",
+                )  # fmt: skip
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            module = AutoModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
+        except Exception as error:  # damaged files raise many types; all mean this folder cannot be used
+            raise ModelError("the encoder cannot be loaded", where=folder, found=error) from error
+        if max_length is None:
+            max_length = _sentence_length(folder)
+        return cls(
+            module.to(choose_device(device)),
+            tokenizer,
+            name=folder.name,
+            max_length=max_length,
+            precision=precision,
+        )
+
+    # -- what it is ---------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> Any:
+        return self.module.config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    @property
+    def width(self) -> int:
+        """Length of a vector."""
+        return int(self.config.hidden_size)
+
+    @property
+    def n_params(self) -> int:
+        """All parameters."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    @property
+    def active_params(self) -> int:
+        """Parameters that multiply every token: all but the embedding tables."""
+        tables = {id(m.weight) for m in self.module.modules() if isinstance(m, nn.Embedding)}
+        return sum(p.numel() for p in self.module.parameters() if id(p) not in tables)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, tokenizer, cut-off length and arithmetic."""
+        digest = blake3.blake3(f"{self.max_length}:{self.half};".encode())
+        for name, value in sorted(self.module.state_dict().items()):
+            digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        return digest.hexdigest(length=16)
+
+    # -- tokens and vectors -------------------------------------------------------------------------------
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, no special token added, nothing cut."""
+        if not texts:
+            return []
+        return [
+            list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        ]
+
+    def count_tokens(self, texts: Sequence[str]) -> np.ndarray:
+        """[texts] int64, special tokens not counted."""
+        return np.array([len(ids) for ids in self.tokenize(as_texts(texts, "count_tokens"))], dtype=np.int64)
+
+    def embed(self, texts: Sequence[str], batch_size: int = 32, normalise: bool = True) -> np.ndarray:
+        """[texts, width] float32: mean over the tokens of each text, scaled to length 1 unless `normalise` is off.
+
+        Raises ModelError naming the first text without any token.
+        """
+        out = np.zeros((len(texts), self.width), dtype=np.float32)
+        for chosen, states, mask, _special in self._forward(texts, batch_size, layer=-1):
+            kept = mask[:, :, None].to(states.dtype)
+            mean = (states * kept).sum(1) / kept.sum(1)
+            if normalise:
+                mean = nn.functional.normalize(mean, dim=1)
+            out[chosen] = mean.cpu().numpy()
+        return out
+
+    def hidden_states(self, texts: Sequence[str], layer: int = -1, batch_size: int = 32) -> Iterator[np.ndarray]:
+        """Per text [tokens, width] float32: output of layer `layer` (0 = embeddings), special tokens left out."""
+        # Batches come in order of length, so the states of all texts are held; texts are read in slices.
+        for start in range(0, len(texts), 8 * batch_size):
+            part = texts[start : start + 8 * batch_size]
+            found: dict[int, np.ndarray] = {}
+            for chosen, states, mask, special in self._forward(part, batch_size, layer):
+                for row, i in enumerate(chosen):
+                    found[i] = states[row][mask[row] & ~special[row]].cpu().numpy()
+            yield from (found[i] for i in range(len(part)))
+
+    def save(self, path: str | Path) -> Path:
+        """`save_pretrained` layout with `sentence_bert_config.json` holding the cut-off length."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.module.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        settings = f'{{"max_seq_length": {self.max_length}, "do_lower_case": false}}\n'
+        (folder / "sentence_bert_config.json").write_text(settings, encoding="utf-8")
+        return folder
+
+    # -- inside -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _forward(
+        self, texts: Sequence[str], batch_size: int, layer: int
+    ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Batches (indices [B], states [B, T, d] float32, mask [B, T], special [B, T])."""
+        encoded = self._encode(as_texts(texts, "encoder"))
+        self.module.eval()
+        order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i][0]))
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            length = len(encoded[chosen[0]][0])
+            ids = torch.full((len(chosen), length), int(self.tokenizer.pad_token_id or 0))
+            mask = torch.zeros((len(chosen), length), dtype=torch.bool)
+            special = torch.zeros_like(mask)
+            for row, i in enumerate(chosen):
+                tokens, marks = encoded[i]
+                ids[row, : len(tokens)] = torch.tensor(tokens)
+                mask[row, : len(tokens)] = True
+                special[row, : len(tokens)] = torch.tensor(marks, dtype=torch.bool)
+            ids, mask, special = (t.to(self.device) for t in (ids, mask, special))
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
+                result = self.module(input_ids=ids, attention_mask=mask.long(), output_hidden_states=layer != -1)
+            states = result.last_hidden_state if layer == -1 else result.hidden_states[layer]
+            tokens_done = int(mask.sum())
+            self.meter.add(
+                forward_flops=2.0 * self.active_params * tokens_done, scored_tokens=tokens_done, calls=len(chosen)
+            )
+            yield chosen, states.float(), mask, special
+
+    def _encode(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
+        if not texts:
+            return []
+        full = self.tokenizer(texts, return_special_tokens_mask=True, truncation=True, max_length=self.max_length)
+        longer = sum(len(ids) == self.max_length for ids in full["input_ids"])
+        if longer:
+            lengths = self.count_tokens(
+                [t for t, ids in zip(texts, full["input_ids"]) if len(ids) == self.max_length]
+            )
+            extra = self.tokenizer.num_special_tokens_to_add()
+            cut = int((lengths + extra > self.max_length).sum())
+            if cut:
+                warnings.warn(
+                    f"{self.name}: {cut} of {len(texts)} texts are longer than {self.max_length} tokens "
+                    "and were cut; split them into chunks to use all of them",
+                    stacklevel=4,
+                )
+        for i, ids in enumerate(full["input_ids"]):
+            if not ids:
+                raise ModelError(
+                    "a text without any token cannot be embedded", where=f"text {i}", found=repr(texts[i]),
+                    remedy="drop empty rows first",
+                )  # fmt: skip
+        return list(zip(full["input_ids"], full["special_tokens_mask"], strict=True))
+
+    def _bf16_is_close(self) -> bool:
+        vectors = []
+        for self.half in (False, True):
+            vectors.append(self.embed(_PROBE))
+        self.meter = Meter()  # the probe is not charged to whoever uses the model
+        return bool((vectors[0] * vectors[1]).sum(1).min() >= MIN_COSINE)
+
+
+def _sentence_length(folder: Path) -> int | None:
+    try:
+        value = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"]
+        return int(value) if value else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
