@@ -72,6 +72,19 @@ def encode_prompt(model: Tokenizing, prompt: str) -> list[int]:
     return ids
 
 
+def encode_joint(model: Tokenizing, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """(context ids, continuation ids) of the two tokenised as one string, cut where the context's own tokens end.
+
+    The convention of lm-evaluation-harness, for tasks that ask for its numbers: white space at the end of the
+    context belongs to the continuation.
+    """
+    kept = context.rstrip()
+    if not kept:
+        return encode_prompt(model, ""), list(model.tokenize([context + continuation])[0])
+    whole, before = encode_prompt(model, context + continuation), encode_prompt(model, kept)
+    return whole[: len(before)], whole[len(before) :]
+
+
 def encode_text(
     model: Tokenizing, text: str, *, max_length: int, example_id: str = "", eos: bool = True
 ) -> Encoded:
