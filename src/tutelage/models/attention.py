@@ -142,6 +142,8 @@ def attention(
 ) -> tuple[Tensor, None]:
     """The attention function registered with transformers; q [B, H, T, D], k and v [B, Hkv, T, D] -> [B, T, H, D]."""
     if attention_mask is None or attention_mask.dtype != torch.int32:
+        if kwargs.get("softcap"):
+            return _dense(query, key, value, attention_mask, scaling, kwargs["softcap"], dropout), None
         out, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -201,6 +203,34 @@ def packed_attention(
     found.append(q.new_zeros(H, 1, v.shape[-1]))
     joined = torch.cat(found, dim=1).index_select(1, layout.back)
     return joined.view(H, B, T, -1).permute(1, 2, 0, 3)
+
+
+def _dense(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float | None,
+    softcap: float,
+    dropout: float,
+) -> Tensor:
+    """Softly capped attention under an ordinary mask, which the fused kernel cannot do: [B, H, T, D] -> [B, T, H, D]."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = torch.matmul(query, key.transpose(-1, -2)) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = torch.tanh(scores / softcap) * softcap
+    if mask is None:
+        # Queries are the last positions of the keys; transformers leaves the mask out only when it is causal.
+        shown = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device)
+        mask = shown.tril(scores.shape[-1] - scores.shape[-2])
+    if mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    else:
+        scores = scores + mask
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    if dropout:
+        weights = nn.functional.dropout(weights, dropout)
+    return torch.matmul(weights, value).transpose(1, 2)
 
 
 def _windowed(bucket: _Bucket, window: int | None) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tutelage.core.errors import ModelError
 from tutelage.models import attention, logps
-from tutelage.models.encode import Encoded, encode_prompt, start_id
+from tutelage.models.encode import Encoded, encode_joint, encode_prompt, start_id
+from tutelage.models.head import Head, find_head
 from tutelage.models.packing import Isolation, TokenBatch, collate, forward_inputs, per_segment
 from tutelage.models.seam import Generation, LogLikelihood, Model, TextScore, as_texts
 from tutelage.models.templates import ChatTemplate
@@ -48,6 +49,8 @@ class CausalLM(Model):
         self.prefix_ids: list[int] = [int(i) for i in tokenizer("")["input_ids"]][:1]
         if self.prefix_ids == [self.eos_id] and self.bos_id != self.eos_id:
             self.prefix_ids = []  # a tokenizer that only appends EOS
+        self._head: Head | None = None
+        self._head_key: tuple[int, type] | None = None
         self.isolation: Isolation = isolation or "documents"
         if self.isolation == "documents":
             self.base_module.set_attn_implementation(attention.NAME)
@@ -92,9 +95,13 @@ class CausalLM(Model):
         return body + head.numel()
 
     @property
-    def head(self) -> Any:
-        """The output head: hidden states [n, d] -> logits [n, V]."""
-        return self.base_module.get_output_embeddings()
+    def head(self) -> Head | None:
+        """The output head, or None where only the model's own forward pass gives its logits."""
+        key = (id(self.base_module.get_output_embeddings()), type(self.base_module.get_output_embeddings()))
+        if self._head_key != key:
+            self._head = find_head(self.base_module)
+            self._head_key = key
+        return self._head
 
     @property
     def fingerprint(self) -> str:
@@ -130,8 +137,12 @@ class CausalLM(Model):
         """[B, T, d]: the states that the head turns into logits."""
         base = self.base_module
         inputs = forward_inputs(batch, self.isolation, self.dtype)
-        self.meter.add(forward_flops=2.0 * self.active_params * batch.n_tokens)
+        self.charge_forward(batch.n_tokens)
         return base.base_model(**inputs).last_hidden_state
+
+    def charge_forward(self, tokens: int) -> None:
+        """Put a forward pass over `tokens` on the meter."""
+        self.meter.add(forward_flops=2.0 * self.active_params * tokens)
 
     def token_logps(self, batch: TokenBatch, temperature: float = 1.0) -> Tensor:
         """[B, T] log-probabilities of the labelled tokens; see `models.logps`."""
@@ -207,12 +218,14 @@ class CausalLM(Model):
         return scores
 
     @torch.no_grad()
-    def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
-        """log p(continuation | context), context and continuation tokenised separately."""
+    def loglikelihood(self, pairs: Sequence[tuple[str, str]], joint: bool = False) -> list[LogLikelihood]:
+        """log p(continuation | context), context and continuation tokenised separately, or as one if `joint`."""
         documents = []
         for context, continuation in pairs:
-            prompt = encode_prompt(self, context)
-            answer = self.tokenize([continuation])[0]
+            if joint:
+                prompt, answer = encode_joint(self, context, continuation)
+            else:
+                prompt, answer = encode_prompt(self, context), self.tokenize([continuation])[0]
             prompt = prompt[max(0, len(prompt) + len(answer) - self.max_length) :]
             documents.append(Encoded(prompt + answer, [False] * len(prompt) + [True] * len(answer), ""))
         found = [LogLikelihood(0.0, 0, True)] * len(documents)
@@ -262,7 +275,7 @@ class CausalLM(Model):
                 continue
             batch = collate([[Encoded(ids, [False] * len(ids), "")]], pad_id=self.pad_id).to(self.device)
             inputs = forward_inputs(batch, self.isolation, self.dtype)
-            self.meter.add(forward_flops=2.0 * self.active_params * batch.n_tokens)
+            self.charge_forward(batch.n_tokens)
             states = self.base_module.base_model(**inputs, output_hidden_states=True).hidden_states
             yield states[layer][0, len(head) :].float().cpu().numpy()
 
