@@ -75,8 +75,8 @@ def bootstrap_interval(replicates: np.ndarray, level: float, clustered: bool) ->
             remedy="use more items, or a metric that exists on every resample",
         )
     low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
-    covers = "clusters" if clustered else "items"
-    return Interval(lo=low, hi=high, level=level, method="percentile bootstrap over " + covers, covers=covers)
+    covers: Literal["clusters", "items"] = "clusters" if clustered else "items"
+    return Interval(lo=low, hi=high, level=level, method=f"percentile bootstrap over {covers}", covers=covers)
 
 
 def resamples(design: ClusterDesign, count: int, seed: int) -> list[np.ndarray]:
@@ -90,7 +90,7 @@ def resamples(design: ClusterDesign, count: int, seed: int) -> list[np.ndarray]:
 
 
 def corpus_columns(log: ItemLog, keys: Sequence[str]) -> list[dict[str, np.ndarray]]:
-    """Per training seed, what a corpus statistic reads (score, prediction, target, p_correct), in order of `keys`."""
+    """Per training seed, what a statistic reads (score, prediction, target, p_correct), in the order of `keys`."""
     names = [n for n in ("score", "prediction", "target", "p_correct") if n in log.table.column_names]
     per_seed = []
     for seed in log.seeds or (None,):
@@ -201,6 +201,9 @@ def components(values: np.ndarray, design: ClusterDesign) -> Components:
     if len(values) < MIN_SEEDS:
         return Components(0.0, float(variance_of_mean(values.mean(axis=0), design)), 0.0, 0.0, design.df)
     v_s, v_i, v_e = (float(v) for v in two_way(values, design))
+    if v_s == 0 and v_i <= v_e:
+        # Counts can give every run the same mean by chance; the true V_s is at least the rest term.
+        v_s = v_e
     return Components(v_s, max(v_i - v_e, 0.0), v_e, float(len(values) - 1), design.df)
 
 
