@@ -48,8 +48,8 @@ class Comparison(Record):
     """A against B on the same items; `estimate` > 0 means that A is better, in the metric's unit.
 
     `mde` is the smallest difference that this comparison finds with probability .80 at the 5 % level. `scope` says
-    whether the claim is about the method (three or more training seeds) or these runs only. `components` holds
-    what the intervals at other levels and the planning need.
+    whether the claim is about the method (three or more training seeds) or these runs only. `exact_p` stands beside
+    the mid-p of binary scores. `components` holds what intervals at other levels and the planning need.
     """
 
     estimate: float
@@ -59,6 +59,7 @@ class Comparison(Record):
     interval: Interval | None
     no_interval: str | None = None
     p: float | None
+    exact_p: float | None = None
     df: float | None
     mde: float | None
     method: str
@@ -247,6 +248,8 @@ def _means(
         half = twoway.half_width(parts, level)
         low_high = (estimate - half, estimate + half)
     stored = {"method": method, "components": {**_stored(parts), **counts}}
+    if counts:
+        found["exact_p"] = paired.mcnemar_exact(int(counts["better"]), int(counts["worse"]))
     if low_high is None:
         reason = "every seed and item shows the same difference, so its uncertainty cannot be estimated"
         return {**found, **_without_interval(reason), **stored, "p": p}

@@ -1,11 +1,11 @@
 """Many comparisons, one verdict each.
 
-Primary comparisons, declared before running: Holm, p_(j) = max over k <= j of (m - k + 1) p_(k), intervals at level
-1 - .05/m. Everything else is exploratory: Benjamini-Hochberg, p_(j) = min over k >= j of (m/k) p_(k), read at
-q = .10. A verdict needs the adjusted p and the interval to agree. "No significant difference" is never reported as
-equality: `equivalent` needs the 90 % interval inside the margin, and an undecided comparison says what would decide
-it, and prints "underpowered" when a true difference of the size that matters would be missed more than one time in
-five.
+Primary comparisons, declared before running: Holm, p_(j) = max over k <= j of (m - k + 1) p_(k), intervals at
+level 1 - .05/m. Everything else is exploratory: Benjamini-Hochberg, p_(j) = min over k >= j of (m/k) p_(k), read
+at q = .10 and said to be exploratory. A verdict needs the adjusted p and the interval to agree. "No significant
+difference" is never reported as equality: `equivalent` needs the 90 % interval inside the margin, and an undecided
+comparison says what would decide it, and prints "underpowered" when a true difference of the size that matters
+would be missed more than one time in five.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,8 +84,8 @@ def judge(
     """The verdict on A against B.
 
     `margin` is the size of difference that matters (in the metric's unit). `bed` is the comparison of the bed's
-    oracle with its placebo or random arm: where that is not `better`, nothing is concluded. `selected_here` marks a
-    system chosen as the best on these very items: it gets no verdict until measured on others.
+    oracle with its placebo or random arm: where that is not `better`, nothing is concluded. `selected_here` marks
+    a system chosen as the best on these very items: it gets no verdict until measured on others.
     """
     p = comparison.p if adjusted_p is None else adjusted_p
     interval = comparison.at_level(level)
@@ -186,6 +186,8 @@ def _scope(comparison: Comparison) -> str:
 
 
 def _verdict(outcome: Outcome, text: str, fields: Mapping[str, object]) -> Verdict:
+    if fields["family"] == "exploratory":
+        text += " (exploratory)"
     return Verdict.model_validate({**fields, "outcome": outcome, "text": text})
 
 
