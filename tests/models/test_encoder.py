@@ -8,6 +8,7 @@ import torch
 
 from tutelage.core.errors import ModelError
 from tutelage.models.encoder import Encoder
+from tutelage.models.load import load_model
 from tutelage.models.toy import tiny_bert, tiny_encoder
 
 MUTATIONS = [
@@ -64,6 +65,12 @@ def test_save_reload_and_fingerprint(tmp_path) -> None:
     assert Encoder.load(shorter.save(tmp_path / "short")).max_length == 8
 
 
+def test_load_model_gives_an_encoder(tmp_path) -> None:
+    encoder = tiny_encoder(seed=2)
+    again = load_model(encoder.save(tmp_path / "enc"), device="cpu", dtype="float32")
+    assert isinstance(again, Encoder) and again.fingerprint == encoder.fingerprint
+
+
 def test_long_texts_are_cut_with_a_warning() -> None:
     module, tokenizer = tiny_bert()
     encoder = Encoder(module, tokenizer, max_length=4)
@@ -114,6 +121,8 @@ def test_bad_input(tmp_path) -> None:
         encoder.embed([None])  # type: ignore[list-item]
     with pytest.raises(ModelError, match="cannot generate"):
         encoder.generate(["a"])
+    with pytest.raises(ModelError, match="did you mean float32"):
+        Encoder(encoder.module, encoder.tokenizer, precision="float3")
     with pytest.raises(ModelError, match="no such folder"):
         Encoder.load(tmp_path / "absent")
     folder = encoder.save(tmp_path / "enc")

@@ -16,6 +16,7 @@ import pytest
 from tutelage.core.errors import ConfigError, EndpointError, TutelageError
 from tutelage.core.records import Budget
 from tutelage.models.endpoint import EndpointLM, served_model
+from tutelage.models.load import load_model
 
 MUTATIONS = [
     ("src/tutelage/models/transport.py", "if not location or not same:", "if not location:"),
@@ -312,6 +313,8 @@ def test_budget_stops_and_cached_answers_stay_free(server: Server, tmp_path) -> 
 def test_served_model(server: Server) -> None:
     server.reply = lambda *_: answer({"data": [{"id": "only-one"}]})
     assert served_model(server.url) == "only-one"
+    loaded = load_model(server.url)
+    assert isinstance(loaded, EndpointLM) and loaded.name == "only-one"
     server.reply = lambda *_: answer({"data": [{"id": "a"}, {"id": "b"}]})
     with pytest.raises(EndpointError, match="a, b"):
         served_model(server.url)

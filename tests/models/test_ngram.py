@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from toy.planted_pool import make_evaluation, make_pool
 from tutelage.core.errors import ConfigError, ModelError
+from tutelage.models.load import load_model
 from tutelage.models.ngram import NGramLM
 
 MUTATIONS = [
@@ -95,7 +96,8 @@ def test_generation_is_repeatable_and_stops() -> None:
 def test_save_and_load(tmp_path) -> None:
     for unit in ("word", "byte"):
         model = NGramLM(3, unit=unit).fit([row["text"] for row in make_pool(30, 0)])
-        again = NGramLM.load(model.save(tmp_path / unit))
+        again = load_model(model.save(tmp_path / unit))
+        assert isinstance(again, NGramLM)
         assert again.fingerprint == model.fingerprint
         text = [make_evaluation()[0]["text"]]
         assert again.score_texts(text) == model.score_texts(text)

@@ -9,14 +9,14 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import blake3
 import numpy as np
 import torch
 from torch import nn
 
-from tutelage.core.errors import ModelError
+from tutelage.core.errors import ModelError, suggest
 from tutelage.core.meter import Meter
 from tutelage.models.device import bf16_is_faster, choose_device
 from tutelage.models.seam import Model, as_texts
@@ -29,7 +29,7 @@ _PROBE = (
     "The committee met on Tuesday to discuss the budget, the new building and the date of the next election. " * 4,
     "0 1 1 2 3 5 8 13 21",
 )
-Precision = Literal["auto", "float32", "bfloat16"]
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class Encoder(Model):
@@ -50,7 +50,7 @@ class Encoder(Model):
         *,
         name: str = "encoder",
         max_length: int | None = None,
-        precision: Precision = "float32",
+        precision: str = "float32",
     ) -> None:
         super().__init__(name)
         self.module: Any = module.eval()
@@ -59,6 +59,8 @@ class Encoder(Model):
         limit = min(positions, int(tokenizer.model_max_length))
         self.max_length = min(max_length or limit, limit)
         self.half = False
+        if precision not in PRECISIONS:
+            raise ModelError(f"there is no precision {precision!r}", remedy=suggest(precision, PRECISIONS))
         if precision == "auto":
             self.half = bf16_is_faster(str(self.device)) and self._bf16_is_close()
         else:
@@ -66,7 +68,13 @@ class Encoder(Model):
 
     @classmethod
     def load(
-        cls, path: str | Path, device: str = "auto", precision: Precision = "auto", max_length: int | None = None
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        max_length: int | None = None,
+        name: str | None = None,
     ) -> "Encoder":
         """Read a `save_pretrained` folder (safetensors only).
 

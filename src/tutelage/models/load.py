@@ -13,7 +13,6 @@ from tutelage.models.device import choose_device, choose_dtype
 from tutelage.models.seam import Model
 from tutelage.models.templates import ChatTemplate
 
-PACKAGED = ("smollm2", "minilm")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 
 
@@ -25,19 +24,27 @@ def load_model(
     adapter: str | Path | None = None,
     allow_remote_code: bool = False,
     offline: bool = True,
+    model: str | None = None,
+    key_env: str | None = None,
+    allow_remote: bool = False,
 ) -> Model:
-    """Load a model: a local folder (also a PEFT adapter folder), `*.gguf`, `http(s)://` endpoint, a packaged name
-    (smollm2, minilm) or a hub name `owner/name`.
+    """Load a model: a local folder (also a PEFT adapter folder or a saved n-gram model), `*.gguf`, `http(s)://`
+    endpoint, a packaged name (smollm2, minilm ...) or a hub name `owner/name`.
 
     `device`: auto, cpu, cuda, mps. `dtype`: auto (bfloat16 where a timed probe finds it faster), float32,
     bfloat16. `adapter`: a PEFT folder to put on the model. A hub name is looked for on disk first and downloaded
-    only if `offline` is false. Raises ModelError.
+    only if `offline` is false. For an endpoint: `model` is the name it is served under (needed when there are
+    several), `key_env` the environment variable with the key, `allow_remote` lets text leave this machine.
+    Raises ModelError; EndpointError and ConfigError for an endpoint.
     """
+    from tutelage.models.fetch import PACKAGED
+
     text = str(source)
     if re.match(r"https?://", text):
-        from tutelage.models.endpoint import Endpoint
+        from tutelage.models.endpoint import EndpointLM, served_model
 
-        return Endpoint(text)
+        served = model or served_model(text, key_env, allow_remote)
+        return EndpointLM(text, served, key_env=key_env, allow_remote=allow_remote)
     if text.endswith(".gguf"):
         from tutelage.models.fetch import convert_gguf
 
@@ -89,6 +96,10 @@ def load_folder(
             allow_remote_code=allow_remote_code,
             offline=offline,
         )
+    if (folder / "ngram.json").is_file():
+        from tutelage.models.ngram import NGramLM
+
+        return NGramLM.load(folder)
     check_folder(folder, allow_remote_code)
     from transformers import AutoConfig, AutoTokenizer
 
@@ -99,18 +110,18 @@ def load_folder(
         )
     except (OSError, ValueError) as error:
         raise ModelError("a tokenizer cannot be loaded", where=folder, found=str(error).splitlines()[0]) from None
-    place = choose_device(device)
-    precision = choose_dtype(dtype, place)
     title = name or folder.name
     architectures = config.architectures or []
     if not any("CausalLM" in a or "LMHead" in a for a in architectures):
-        from tutelage.models.encoder import load_encoder
+        from tutelage.models.encoder import Encoder
 
-        return load_encoder(folder, config, tokenizer, device=place, dtype=precision, name=title)
+        return Encoder.load(folder, device=device, precision=dtype, name=title)
     from transformers import AutoModelForCausalLM
 
     from tutelage.models.causal import CausalLM
 
+    place = choose_device(device)
+    precision = choose_dtype(dtype, place)
     module = AutoModelForCausalLM.from_pretrained(
         folder,
         config=config,
