@@ -51,7 +51,7 @@ def item_ngrams(
     words = hash_words(text_array(shard), map_numbers=map_numbers)
     lengths = np.diff(words.bounds)
     first_answer = np.zeros(len(lengths), dtype=np.int64)
-    pair = pair_columns(shard.column_names)
+    pair = pair_columns(shard.schema)
     if pair and not questions:
         first_answer = np.diff(hash_words(string_column(shard, pair[0]), map_numbers=map_numbers).bounds)
     owner = words.documents

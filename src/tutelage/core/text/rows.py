@@ -12,12 +12,13 @@ ANSWERS = ("completion", "response", "answer", "chosen")
 QUESTIONS = ("prompt", "question", "instruction")
 
 
-def pair_columns(names: list[str]) -> tuple[str, str] | None:
-    """(question column, answer column) when the rows are pairs, else None; `text` wins over pairs."""
-    if "text" in names:
+def pair_columns(schema: pa.Schema) -> tuple[str, str] | None:
+    """(question column, answer column) when the rows are pairs of strings, else None; `text` wins over pairs."""
+    if "text" in schema.names:
         return None
-    question = next((name for name in QUESTIONS if name in names), None)
-    answer = next((name for name in ANSWERS if name in names), None)
+    strings = {f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)}
+    question = next((name for name in QUESTIONS if name in strings), None)
+    answer = next((name for name in ANSWERS if name in strings), None)
     return (question, answer) if question and answer else None
 
 
@@ -46,7 +47,7 @@ def text_array(shard: pa.Table) -> pa.LargeStringArray:
     names = shard.column_names
     if "text" in names:
         return string_column(shard, "text")
-    pair = pair_columns(names)
+    pair = pair_columns(shard.schema)
     if pair:
         return pc.binary_join_element_wise(string_column(shard, pair[0]), string_column(shard, pair[1]), "\n")
     if "messages" in names:
