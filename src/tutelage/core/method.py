@@ -146,9 +146,17 @@ class Objective(Method):
     """A loss. Declares the columns and models it needs in its card."""
 
     kind = "Objective"
+    # All documents of a row belong to one optimiser step (the completions of one prompt).
+    whole_rows: ClassVar[bool] = False
+    # A step without anything to learn from is skipped and counted instead of being an error.
+    skips_empty_steps: ClassVar[bool] = False
 
     def encode(self, row: Mapping[str, Any], model: Any, max_length: int) -> Any:
-        """One dataset row -> `models.encode.Encoded` (token ids and which of them are trained)."""
+        """One dataset row -> `models.encode.Encoded` (token ids and which of them are trained), or a list of them.
+
+        Called when the row is drawn, with the weights of that moment: a rollout objective generates here, seeded
+        from torch's global generator, which is part of every checkpoint. An empty list drops the row.
+        """
         raise NotImplementedError
 
     def loss(self, model: Any, batch: Any) -> Any:
@@ -166,21 +174,32 @@ class Schedule(Method):
         raise NotImplementedError
 
 
-class RunningUpdate(Protocol):
-    """A running update rule; every hook may be a no-op."""
+class RunningUpdate:
+    """A running update rule: override what it changes. `gradients` and `weights` map parameter names to float32
+    tensors (master copies where the model computes in bfloat16) that may be edited in place."""
 
     def before_micro_batch(self, model: Any, batch: Any) -> None:
-        """Called before each forward pass."""
+        """Called before each forward pass; weights moved here must be moved back in `backward`."""
 
-    def after_backward(self, model: Any, weight: float) -> None:
-        """Called once per optimiser step, after all micro-batches and before clipping; `weight` = step weight."""
+    def backward(self, model: Any, loss: Any) -> None:
+        """Add the gradient of one micro-batch's loss sum to the parameters' `.grad`."""
+        if loss.sum.requires_grad:
+            loss.sum.backward()
 
-    def after_step(self, model: Any, optimizer: Any) -> None:
+    def after_backward(self, model: Any, gradients: Mapping[str, Any], weight: float) -> float:
+        """Called once per optimiser step with the summed gradients of all micro-batches, before they are divided
+        and clipped; returns the divisor (by default `weight`, the weight of the whole step)."""
+        return weight
+
+    def after_step(self, model: Any, weights: Mapping[str, Any]) -> None:
         """Called after the optimiser's step."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values and tensors; part of every checkpoint."""
+        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state` was taken."""
 
 
 class UpdateRule(Method):

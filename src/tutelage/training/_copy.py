@@ -1,0 +1,23 @@
+"""A copy of a model to train: what is trained is copied, what is frozen is shared."""
+
+import copy
+from typing import Any
+
+from torch import nn
+
+
+def trainable_copy(model: Any) -> Any:
+    """A `CausalLM` like `model` whose trainable weights are its own and whose frozen weights share memory with it.
+
+    Where an adapter is on the model, its weights are trained alone; without one, all weights are.
+    """
+    # PEFT names its weights after their kind; an adapter loaded for use is marked as frozen, so flags say nothing.
+    adapted = hasattr(model.module, "peft_config")
+    marks = (model.module.base_model.prefix, ".modules_to_save.") if adapted else ()
+    memo: dict[int, Any] = {}
+    for name, parameter in model.module.named_parameters():
+        trained = any(mark in name for mark in marks) if adapted else True
+        data = parameter.detach().clone() if trained else parameter.detach()
+        memo[id(parameter)] = nn.Parameter(data, requires_grad=trained)
+    module = copy.deepcopy(model.module, memo)
+    return type(model)(module, model.tokenizer, model.template, name=model.name, isolation=model.isolation)

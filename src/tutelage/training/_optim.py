@@ -1,0 +1,124 @@
+"""AdamW over float32 weights, whatever precision the model computes in.
+
+A trainable parameter in bfloat16 gets a float32 master: gradients are summed into the master's, the optimiser
+moves the master, and the model gets the rounded copy. So small updates are not lost to bfloat16, and the forward
+pass needs no autocast and no cast per layer. Parameters already in float32 are their own master. Weight decay
+acts on matrices only: not on biases, norms and embedding tables.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Optimizer:
+    """AdamW with masters. `weights` maps parameter names to the float32 tensors that the optimiser moves."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        betas: tuple[float, float] = (0.9, 0.95),
+    ) -> None:
+        self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.weights: dict[str, Tensor] = {
+            name: p if p.dtype in (torch.float32, torch.float64) else p.detach().float().requires_grad_()
+            for name, p in self._parameters.items()
+        }
+        tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+        decayed = {n for n, p in self._parameters.items() if p.ndim >= 2 and id(p) not in tables}
+        groups = [
+            {"params": [w for n, w in self.weights.items() if n in decayed], "weight_decay": weight_decay},
+            {"params": [w for n, w in self.weights.items() if n not in decayed], "weight_decay": 0.0},
+        ]
+        self._names = [n for n in self.weights if n in decayed] + [n for n in self.weights if n not in decayed]
+        self._peak = learning_rate
+        self._adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=betas)
+
+    @property
+    def n_trained(self) -> int:
+        """Trainable weights."""
+        return sum(w.numel() for w in self.weights.values())
+
+    def fold(self) -> None:
+        """Move the gradients of one micro-batch into the masters."""
+        for name, parameter in self._parameters.items():
+            master = self.weights[name]
+            if master is parameter or parameter.grad is None:
+                continue
+            if master.grad is None:
+                master.grad = parameter.grad.float()
+            else:
+                master.grad.add_(parameter.grad)
+            parameter.grad = None
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Summed gradients by name, to be edited in place; parameters without one are left out."""
+        return {name: w.grad for name, w in self.weights.items() if w.grad is not None}
+
+    def clear(self) -> None:
+        """Forget all gradients."""
+        for name, parameter in self._parameters.items():
+            parameter.grad = None
+            self.weights[name].grad = None
+
+    def finish(self, divisor: float, clip: float | None) -> float:
+        """Divide the summed gradients, clip their norm once; returns the norm before clipping."""
+        found = list(self.gradients().values())
+        torch._foreach_div_(found, divisor)
+        norm = torch.nn.utils.get_total_norm(found)
+        if clip is not None:
+            scale = torch.clamp(clip / (norm + 1e-6), max=1.0)
+            torch._foreach_mul_(found, scale.to(found[0].device))
+        return float(norm)
+
+    def step(self, multiplier: float) -> float:
+        """Move the weights at `multiplier` times the peak rate; returns the rate."""
+        rate = self._peak * multiplier
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        self._adam.step()
+        self.publish()
+        return rate
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Give the model the rounded masters."""
+        for name, parameter in self._parameters.items():
+            if self.weights[name] is not parameter:
+                parameter.copy_(self.weights[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        state = self._adam.state_dict()["state"]
+        return {
+            "weights": dict(self.weights),
+            "moments": {self._names[index]: values for index, values in state.items()},
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, weight in self.weights.items():
+            weight.copy_(state["weights"][name])
+        index = {name: i for i, name in enumerate(self._names)}
+        self._adam.load_state_dict(
+            {
+                "state": {index[name]: values for name, values in state["moments"].items()},
+                "param_groups": self._adam.state_dict()["param_groups"],
+            }
+        )
+        self.publish()
+
+
+def backward_flops(model: Any, recomputed: bool) -> float:
+    """FLOPs per token of the backward pass: 2 P for activations, 2 P_trained for weights, 2 P more when the
+    forward pass is made again (gradient checkpointing)."""
+    tables = {id(m.weight) for m in model.base_module.modules() if isinstance(m, nn.Embedding)}
+    head = model.base_module.get_output_embeddings().weight
+    trained = sum(
+        p.numel() for p in model.module.parameters() if p.requires_grad and (id(p) not in tables or p is head)
+    )
+    return 2.0 * model.active_params * (2 if recomputed else 1) + 2.0 * trained

@@ -1,0 +1,54 @@
+"""The frozen records of the loop: how it runs and what it did."""
+
+from typing import Any
+
+from pydantic import Field
+
+from tutelage.core.records import Cost, Record
+
+
+class Settings(Record):
+    """How the loop runs. Lengths are in tokens; `clip` None never clips; `evaluate_at` and `keep_at` are shares of
+    the budget at which evaluators run and loadable copies of the model are kept."""
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    clip: float | None = Field(default=1.0, gt=0)
+    step_tokens: int = Field(default=2048, ge=1)
+    micro_tokens: int = Field(default=1024, ge=1)
+    max_length: int = Field(default=1024, ge=2)
+    gradient_checkpointing: bool = False
+    evaluate_at: tuple[float, ...] = (1.0,)
+    keep_at: tuple[float, ...] = ()
+    checkpoint_seconds: float = Field(default=120.0, ge=0)
+    keep_last: int = Field(default=2, ge=1)
+
+
+class Fit(Record):
+    """What a run did. Per step: mean loss, learning rate, gradient norm before clipping, tokens. `history`: what the
+    evaluators reported and when; what they cost is not part of `cost`. `consumed`: the file with the row ids of every step. `kept`: share -> folder."""
+
+    losses: tuple[float, ...]
+    learning_rates: tuple[float, ...]
+    gradient_norms: tuple[float, ...]
+    step_tokens: tuple[int, ...]
+    tokens: int
+    rows: int
+    steps: int
+    skipped_steps: int
+    dropped_rows: int
+    seconds: float
+    cost: Cost
+    consumed: str
+    peak_bytes: int
+    mfu: float
+    micro_tokens: int
+    resumed_at: int | None = None
+    evaluation_cost: Cost = Field(default_factory=Cost)
+    history: tuple[dict[str, Any], ...] = ()
+    kept: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Training tokens per second, evaluations left out."""
+        return self.tokens / self.seconds if self.seconds else 0.0
