@@ -1,9 +1,8 @@
 """Per-item results of other tools, read into item logs: one per (task, metric).
 
-- A folder of lm-evaluation-harness output: `results_*.json` (versions, `higher_is_better`) and `samples_*.jsonl`
-  (doc_id, doc, target, filtered_resps, filter, metrics, doc_hash, prompt_hash, target_hash, one column per metric).
-  Items are named by (task, filter, doc_hash, target_hash, occurrence): the row number says nothing about which
-  item it is.
+- A folder of lm-evaluation-harness output: `results_*.json` (`higher_is_better`) and `samples_*.jsonl` (doc,
+  target, filtered_resps, filter, metrics, doc_hash, prompt_hash, target_hash, one column per metric). Items are
+  named by (task, filter, doc_hash, target_hash, occurrence): a row number does not say which item it is.
 - A JSONL file of per-item scores: a key (`item_key`, `id`, `doc_id` ...) and one or more numeric columns.
 - An item log saved by this package (Parquet).
 
@@ -71,7 +70,7 @@ def import_results(path: str | Path, cluster: str | None = None) -> Logs:
         )
     logs: Logs = {}
     for file in files:
-        for (task, metric), log in _from_file(file, cluster).items():
+        for (task, metric), log in _from_file(file, cluster, file.stem).items():
             if (task, metric) in logs:
                 raise InputError("two files hold the same task", where=file, found=f"{task}, {metric}")
             logs[task, metric] = log
@@ -111,16 +110,16 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise InputError("the file is empty", where=path, expected="one JSON object per line")
 
 
-def _from_file(path: Path, cluster: str | None) -> Logs:
+def _from_file(path: Path, cluster: str | None, task_name: str = "items") -> Logs:
+    # Two files given by name are one task, whatever they are called (a.jsonl, b.jsonl).
     if path.suffix == ".parquet":
         log = ItemLog.load(path)
-        return {(str(log.metadata.get("task", path.stem)), str(log.metadata.get("metric", "score"))): log}
+        return {(str(log.metadata.get("task", task_name)), str(log.metadata.get("metric", "score"))): log}
     if path.suffix != ".jsonl":
         raise InputError("unknown kind of results file", where=path, expected=".jsonl or .parquet")
-    # The names of a pair of files differ (a.jsonl, b.jsonl) while their task is the same.
     by_task: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for number, row in read_jsonl(path):
-        by_task.setdefault(str(row.get("task", "items")), []).append((number, row))
+        by_task.setdefault(str(row.get("task", task_name)), []).append((number, row))
     logs: Logs = {}
     for task, rows in by_task.items():
         for metric in _score_columns(rows, path):

@@ -47,9 +47,9 @@ BOOTSTRAP = "paired bootstrap"
 class Comparison(Record):
     """A against B on the same items; `estimate` > 0 means that A is better, in the metric's unit.
 
-    `mde` is the smallest difference that this comparison finds with probability .80 at the 5 % level. `scope` says
-    whether the claim is about the method (three or more training seeds) or these runs only. `exact_p` stands beside
-    the mid-p of binary scores. `components` holds what intervals at other levels and the planning need.
+    `mde` is the smallest difference that this comparison finds with probability .80 at the 5 % level. `scope`
+    says whether the claim is about the method (three or more training seeds) or these runs only. `exact_p` stands
+    beside the mid-p of binary scores. `components` holds what intervals at other levels and the planning need.
     """
 
     estimate: float
