@@ -7,6 +7,7 @@ dequantised 4-bit values (scale times integer plus offset) are not representable
 """
 
 import contextlib
+import importlib.util
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ def convert_gguf(
     architecture that is not supported. Scores of dequantised weights say nothing about published numbers of the
     original model.
     """
+    require_converter()
     source = Path(path).expanduser()
     say = progress or (lambda _line: None)
     if not source.is_file():
@@ -81,6 +83,17 @@ def convert_gguf(
             say(f"converting {source.name} (about half a minute for 100 million weights)")
             _write(source, work, pre)
     return final
+
+
+def require_converter() -> None:
+    """Raise ModelError when the packages that read GGUF files are not installed."""
+    missing = [name for name in ("torch", "transformers", "gguf") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModelError(
+            "reading GGUF files needs packages that are not installed",
+            found=f"no {', '.join(missing)}",
+            remedy='run: pip install "tutelage[train]"',
+        )
 
 
 def _checked_header(source: Path) -> str:

