@@ -49,7 +49,8 @@ def text_array(shard: pa.Table) -> pa.LargeStringArray:
         return string_column(shard, "text")
     pair = pair_columns(shard.schema)
     if pair:
-        return pc.binary_join_element_wise(string_column(shard, pair[0]), string_column(shard, pair[1]), "\n")
+        between = pa.scalar("\n", pa.large_string())
+        return pc.binary_join_element_wise(*(string_column(shard, name) for name in pair), between)
     if "messages" in names:
         joined = ["\n".join(m["content"] or "" for m in row or ()) for row in shard.column("messages").to_pylist()]
         return pa.array(joined, pa.large_string())
