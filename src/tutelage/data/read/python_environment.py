@@ -47,10 +47,10 @@ _BY_SUFFIX: dict[str, Kind] = {
     ".htm": "html",
 }
 _BINARY = frozenset(
-    ".pyc .pyo .so .pyd .dll .dylib .exe .a .o .lib .whl .zip .gz .bz2 .xz .zst .tar .tgz .egg .jar .png .jpg .jpeg "
-    ".gif .ico .bmp .tif .tiff .webp .pdf .docx .xlsx .ttf .otf .woff .woff2 .eot .wav .mp3 .mp4 .npy .npz .mat "
-    ".pkl .pickle .pt .pth .bin .onnx .safetensors .parquet .arrow .feather .h5 .hdf5 .db .sqlite .sqlite3 .mo"
-    "".split()
+    ".pyc .pyo .so .pyd .dll .dylib .exe .a .o .lib .whl .zip .gz .bz2 .xz .zst .tar .tgz .egg .jar .png .jpg "
+    ".jpeg .gif .ico .bmp .tif .tiff .webp .pdf .docx .xlsx .ttf .otf .woff .woff2 .eot .wav .mp3 .mp4 .npy .npz "
+    ".mat .pkl .pickle .pt .pth .bin .onnx .safetensors .parquet .arrow .feather .h5 .hdf5 .db .sqlite .sqlite3 "
+    ".mo".split()
 )
 _LICENCES = ("licen", "copying", "notice", "authors", "copyright")
 _TEXTS = ("readme", "metadata", "changelog", "changes", "news", "history")
