@@ -23,7 +23,7 @@ LONG = 512
 
 @dataclass(frozen=True)
 class Unit:
-    """Queries [start, start + length) attend to keys [prefix_start, prefix_start + prefix) and causally to themselves."""
+    """Queries [start, start + length) see themselves causally, and all keys of their prefix, if any."""
 
     start: int
     length: int
@@ -76,7 +76,7 @@ def segment_units(segments: Tensor) -> list[Unit]:
 
 
 def pack_mask(segments: Tensor, units: list[Unit] | None = None) -> Tensor:
-    """The 4-D integer tensor [B, 1, 1, T] to pass as `attention_mask`; `units` for layouts with shared prefixes."""
+    """The integer tensor [B, 1, 1, T] to pass as `attention_mask`; `units` for a layout with shared prefixes."""
     mask = segments.to(torch.int32)[:, None, None, :]
     mask.plan = Layout(units or segment_units(segments), segments.numel(), segments.device)  # type: ignore[attr-defined]
     return mask
@@ -140,7 +140,7 @@ def attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function registered with transformers; q [B, H, T, D], k and v [B, Hkv, T, D] -> [B, T, H, D]."""
+    """The function registered with transformers; q [B, H, T, D], k and v [B, Hkv, T, D] -> [B, T, H, D]."""
     if attention_mask is None or attention_mask.dtype != torch.int32:
         if kwargs.get("softcap"):
             return _dense(query, key, value, attention_mask, scaling, kwargs["softcap"], dropout), None
@@ -214,7 +214,7 @@ def _dense(
     softcap: float,
     dropout: float,
 ) -> Tensor:
-    """Softly capped attention under an ordinary mask, which the fused kernel cannot do: [B, H, T, D] -> [B, T, H, D]."""
+    """Softly capped attention under an ordinary mask (the fused kernel has none): [B, H, T, D] -> [B, T, H, D]."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     scores = torch.matmul(query, key.transpose(-1, -2)) * (query.shape[-1] ** -0.5 if scale is None else scale)

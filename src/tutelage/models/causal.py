@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tutelage.core.errors import ModelError
-from tutelage.models import attention, logps
-from tutelage.models.encode import Encoded, encode_joint, encode_prompt, start_id
+from tutelage.core.errors import InputError
+from tutelage.models import attention, generation, logps, packing, peft_io, scoring, states
+from tutelage.models.encode import require_template
 from tutelage.models.head import Head, find_head
-from tutelage.models.packing import Isolation, TokenBatch, collate, forward_inputs, per_segment
+from tutelage.models.packing import Isolation, TokenBatch, forward_inputs
 from tutelage.models.seam import Generation, LogLikelihood, Model, TextScore, as_texts
-from tutelage.models.templates import ChatTemplate
+from tutelage.models.templates import ChatTemplate, check_messages
 
 
 class CausalLM(Model):
@@ -38,7 +39,7 @@ class CausalLM(Model):
         isolation: Isolation | None = None,
     ) -> None:
         super().__init__(name)
-        self.module = module
+        self.module: Any = module
         self.tokenizer = tokenizer
         self.template = template
         self.bos_id: int | None = tokenizer.bos_token_id
@@ -51,9 +52,15 @@ class CausalLM(Model):
             self.prefix_ids = []  # a tokenizer that only appends EOS
         self._head: Head | None = None
         self._head_key: tuple[int, type] | None = None
-        self.isolation: Isolation = isolation or "documents"
-        if self.isolation == "documents":
-            self.base_module.set_attn_implementation(attention.NAME)
+        self._own_attention: str = getattr(self.config, "_attn_implementation", None) or "eager"
+        if self._own_attention == attention.NAME:
+            self._own_attention = "sdpa"
+        self.isolation: Isolation = "padding"
+        if isolation is not None:
+            self.use_isolation(isolation)
+        else:
+            with self.scoring():
+                packing.choose_isolation(self)
 
     # -- what it is ---------------------------------------------------------------------------------------
 
@@ -77,8 +84,7 @@ class CausalLM(Model):
     @property
     def max_length(self) -> int:
         """Longest context in tokens."""
-        config = self.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", 1024))
+        return int(getattr(self.config.get_text_config(), "max_position_embeddings", None) or 2048)
 
     @property
     def n_params(self) -> int:
@@ -105,12 +111,14 @@ class CausalLM(Model):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all weights and of the tokenizer."""
-        digest = blake3.blake3()
+        """Hash of all weights, in their precision, and of the tokenizer."""
+        digest = blake3.blake3(max_threads=blake3.blake3.AUTO)
         for name, value in sorted(self.module.state_dict().items()):
             digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+            digest.update(memoryview(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        vocabulary = sorted(self.tokenizer.get_vocab().items()) if backend is None else backend.to_str()
+        digest.update(str(vocabulary).encode())
         return digest.hexdigest(length=16)
 
     # -- tokens -------------------------------------------------------------------------------------------
@@ -126,10 +134,25 @@ class CausalLM(Model):
 
     def chat_prompt(self, messages: Sequence[dict[str, Any]]) -> str:
         """The conversation rendered up to where the assistant begins to speak."""
-        from tutelage.models.encode import require_template
-        from tutelage.models.templates import check_messages
-
         return require_template(self).render(check_messages(messages), add_generation_prompt=True)
+
+    def use_isolation(self, isolation: Isolation) -> None:
+        """Keep the documents of a pack apart in this way; `packing.self_test` says whether it works."""
+        self.isolation = isolation
+        self._set_attention(attention.NAME if isolation == "documents" else self._own_attention)
+
+    @contextmanager
+    def own_attention(self) -> Iterator[None]:
+        """The architecture's own attention function while the block lasts."""
+        self._set_attention(self._own_attention)
+        try:
+            yield
+        finally:
+            self.use_isolation(self.isolation)
+
+    def _set_attention(self, name: str) -> None:
+        if getattr(self.config, "_attn_implementation", None) != name:
+            self.base_module.set_attn_implementation(name)
 
     # -- forward passes -----------------------------------------------------------------------------------
 
@@ -148,98 +171,47 @@ class CausalLM(Model):
         """[B, T] log-probabilities of the labelled tokens; see `models.logps`."""
         return logps.token_logps(self, batch, temperature)
 
-    def _batches(self, documents: Sequence[Encoded], tokens: int = 1024) -> Iterator[tuple[list[int], TokenBatch]]:
-        """Packs for scoring with the indices of their documents, long documents first."""
-        order = sorted(range(len(documents)), key=lambda i: -len(documents[i]))
-        at = 0
-        while at < len(order):
-            chosen, total = [], 0
-            while at < len(order) and (not chosen or total + len(documents[order[at]]) <= tokens):
-                total += len(documents[order[at]])
-                chosen.append(order[at])
-                at += 1
-            if self.isolation == "padding":
-                packs = [[documents[i]] for i in chosen]
-            else:
-                packs = [[documents[i] for i in chosen]]
-            yield chosen, collate(packs, pad_id=self.pad_id).to(self.device)
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Evaluation mode without gradients; the modes of all submodules are put back afterwards."""
+        modes = [(module, module.training) for module in self.module.modules()]
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
 
-    @torch.no_grad()
     def score_texts(
-        self, texts: Sequence[str], *, window: int = 1024, stride: int | None = None, per_token: bool = False
+        self,
+        texts: Sequence[str],
+        *,
+        window: int = 1024,
+        stride: int | None = None,
+        per_token: bool = False,
+        truncate: bool = False,
     ) -> list[TextScore]:
         """Loss of each text, every token scored exactly once, in input order.
 
-        `window` W and `stride` S <= W in tokens (default W/2): the first window scores all its tokens, each
-        later one its last S with W-S of context. Batching does not change the numbers beyond 1e-4.
+        `window` W and `stride` S < W in tokens, start token included (default S = W/2): the first window scores
+        all its tokens, each later one its last S with W-S of context. `truncate` scores the first window only
+        and counts the bytes that its tokens cover. An empty text has NaN, 0 tokens and 0 bytes. The batching
+        does not change the numbers beyond 1e-4. Raises ModelError.
         """
-        window = min(window, self.max_length)
-        stride = window // 2 if stride is None else stride
-        if not 1 <= stride < window:
-            raise ModelError("the stride does not fit the window", expected=f"1 to {window - 1}", found=stride)
-        texts = as_texts(texts, "score_texts")
-        first = start_id(self)
-        documents: list[Encoded] = []
-        owner: list[int] = []
-        for i, ids in enumerate(self.tokenize(texts)):
-            if not ids:
-                continue
-            full = ids if first is None else [first, *ids]
-            done = 1
-            for start in range(0, len(full), stride):
-                stop = min(start + window, len(full))
-                trained = [start + k >= done for k in range(stop - start)]
-                documents.append(Encoded(full[start:stop], trained, str(i)))
-                owner.append(i)
-                done = stop
-                if stop == len(full):
-                    break
-        values: list[np.ndarray] = [np.zeros(0)] * len(documents)
-        self.module.eval()
-        for chosen, batch in self._batches(documents):
-            found = -self.token_logps(batch)
-            flat = found[batch.segment_ids >= 0].cpu().numpy()
-            mask = batch.response_mask[batch.segment_ids >= 0].cpu().numpy()
-            at = 0
-            for i in chosen:
-                here = slice(at, at + len(documents[i]))
-                values[i] = flat[here][mask[here]]
-                at += len(documents[i])
-        parts: list[list[np.ndarray]] = [[] for _ in texts]
-        for i, value in zip(owner, values):
-            parts[i].append(value)
-        scores = []
-        for text, part in zip(texts, parts):
-            tokens = np.concatenate(part).astype(np.float64) if part else np.zeros(0)
-            total = float(tokens.sum()) if len(tokens) else float("nan")
-            covered = len(text.encode()) if len(tokens) else 0
-            scores.append(TextScore(total, len(tokens), covered, first is not None, tokens if per_token else None))
-        self.meter.add(scored_tokens=sum(s.n_tokens for s in scores))
-        return scores
+        with self.scoring():
+            return scoring.score_texts(self, texts, window, stride, per_token, truncate)
 
-    @torch.no_grad()
-    def loglikelihood(self, pairs: Sequence[tuple[str, str]], joint: bool = False) -> list[LogLikelihood]:
-        """log p(continuation | context), context and continuation tokenised separately, or as one if `joint`."""
-        documents = []
-        for context, continuation in pairs:
-            if joint:
-                prompt, answer = encode_joint(self, context, continuation)
-            else:
-                prompt, answer = encode_prompt(self, context), self.tokenize([continuation])[0]
-            prompt = prompt[max(0, len(prompt) + len(answer) - self.max_length) :]
-            documents.append(Encoded(prompt + answer, [False] * len(prompt) + [True] * len(answer), ""))
-        found = [LogLikelihood(0.0, 0, True)] * len(documents)
-        self.module.eval()
-        for chosen, batch in self._batches(documents):
-            stats = logps.token_stats(self, batch)
-            sums = per_segment(stats.logp, batch).tolist()
-            missed = per_segment((stats.rank > 1).float(), batch).tolist()
-            for i, total, wrong in zip(chosen, sums, missed):
-                found[i] = LogLikelihood(total, documents[i].n_trained, wrong == 0)
-        self.meter.add(scored_tokens=sum(f.n_tokens for f in found))
-        return found
+    def loglikelihood(self, pairs: Sequence[tuple[str, str]], *, joint: bool = False) -> list[LogLikelihood]:
+        """log p(continuation | context) of (context, continuation) pairs, in input order.
 
-    @torch.no_grad()
+        Both are tokenised separately, as in training; `joint` tokenises them as one string (the convention of
+        lm-evaluation-harness). Pairs with equal contexts share its computation. Too long a context loses its
+        beginning. Raises ModelError for a continuation that does not fit.
+        """
+        with self.scoring():
+            return scoring.loglikelihood(self, pairs, joint)
+
     def generate(
         self,
         prompts: Sequence[str],
@@ -249,56 +221,66 @@ class CausalLM(Model):
         seed: int = 0,
         batch_size: int = 16,
     ) -> list[Generation]:
-        """One completion per prompt: greedy at temperature 0, else sampled with a generator per prompt."""
-        from tutelage.models.generation import generate
+        """One completion per prompt: greedy at temperature 0, else sampled with a generator per prompt.
 
-        return generate(
-            self,
-            as_texts(prompts, "generate"),
-            max_new_tokens,
-            temperature=temperature,
-            stop=stop,
-            seed=seed,
-            batch_size=batch_size,
-        )
+        Ends at EOS (or another end token of the generation configuration), at a `stop` string, which is not part
+        of the text, or at the token limit (`truncated`). Raises ModelError for a prompt that does not fit.
+        """
+        limits = generation.Limits(max_new_tokens, tuple(stop))
+        with self.scoring():
+            return generation.generate(
+                self,
+                as_texts(prompts, "generate"),
+                limits,
+                temperature=temperature,
+                seed=seed,
+                batch_size=batch_size,
+            )
 
-    @torch.no_grad()
     def hidden_states(self, texts: Sequence[str], layer: int) -> Iterator[np.ndarray]:
-        """Per text [tokens, d] float32: output of layer `layer` (0 = embeddings), start token left out."""
-        first = start_id(self)
-        head = [] if first is None else [first]
-        self.module.eval()
-        for text in as_texts(texts, "hidden_states"):
-            ids = (head + self.tokenize([text])[0])[: self.max_length]
-            if len(ids) == len(head):
-                yield np.zeros((0, self.config.get_text_config().hidden_size), dtype=np.float32)
-                continue
-            batch = collate([[Encoded(ids, [False] * len(ids), "")]], pad_id=self.pad_id).to(self.device)
-            inputs = forward_inputs(batch, self.isolation, self.dtype)
-            self.charge_forward(batch.n_tokens)
-            states = self.base_module.base_model(**inputs, output_hidden_states=True).hidden_states
-            yield states[layer][0, len(head) :].float().cpu().numpy()
+        """Per text [tokens, d] float32: the output of layer `layer` (0 = embeddings), start token left out.
+
+        Layers above are not computed. Texts beyond `max_length` are cut.
+        """
+        texts = as_texts(texts, "hidden_states")
+        for at in range(0, len(texts), 64):
+            with self.scoring():
+                found = states.layer_states(self, texts[at : at + 64], layer)
+            yield from found
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """[texts, d] float32: mean over tokens of the layer at two thirds of the depth."""
-        layer = round(2 * self.config.get_text_config().num_hidden_layers / 3)
-        found = [states.mean(0) for states in self.hidden_states(texts, layer)]
-        return np.stack(found) if found else np.zeros((0, self.config.get_text_config().hidden_size), np.float32)
+        """[texts, d] float32: mean over the tokens of the layer at two thirds of the depth; not centred.
+
+        Raises InputError for a text without tokens.
+        """
+        text_config = self.config.get_text_config()
+        layer = round(2 * text_config.num_hidden_layers / 3)
+        found = np.zeros((len(texts), text_config.hidden_size), dtype=np.float32)
+        for i, values in enumerate(self.hidden_states(texts, layer)):
+            if not len(values):
+                raise InputError("a text without tokens has no embedding", where=f"item {i}", remedy="drop it")
+            found[i] = values.mean(0)
+        return found
 
     # -- adapters and saving ------------------------------------------------------------------------------
 
     def copy(self) -> "CausalLM":
         """An independent copy of the weights; the tokenizer is shared."""
-        return CausalLM(
-            copy.deepcopy(self.module), self.tokenizer, self.template, name=self.name, isolation=self.isolation
-        )
+        return self.around(copy.deepcopy(self.module))
+
+    def around(self, module: nn.Module, name: str | None = None) -> "CausalLM":
+        """The same tokenizer and template around another module of the same architecture."""
+        return CausalLM(module, self.tokenizer, self.template, name=name or self.name, isolation=self.isolation)
+
+    def with_adapter(self, path: str | Path) -> "CausalLM":
+        """A copy of this model with the PEFT adapter of folder `path` on it; raises ModelError."""
+        return self.around(peft_io.put_adapter(copy.deepcopy(self.module), Path(path)), name=Path(path).name)
+
+    def merged(self) -> "CausalLM":
+        """A float32 copy without adapter: the adapter is merged into the weights."""
+        module: Any = copy.deepcopy(self.module).float()
+        return self.around(module.merge_and_unload() if peft_io.is_adapted(module) else module)
 
     def save(self, path: str | Path) -> Path:
         """`save_pretrained` layout: safetensors, tokenizer, chat_template.jinja; an adapter in the PEFT layout."""
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.module.save_pretrained(folder, safe_serialization=True)
-        self.tokenizer.save_pretrained(folder)
-        if self.template is not None:
-            (folder / "chat_template.jinja").write_text(self.template.source, encoding="utf-8")
-        return folder
+        return peft_io.save(self, Path(path))

@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision: what is there, what a timed probe says, and what the memory allows."""
+"""Where a model runs and in which precision: what is there, what a timed probe says, what the memory allows."""
 
 import functools
 import time
@@ -56,7 +56,7 @@ def bf16_is_faster(device: str) -> bool:
 
 @functools.cache
 def probe_gflops(device: str, dtype: str) -> float:
-    """Sustained GFLOP/s of this process's matmuls (best of several short runs), for MFU and the choice of dtype."""
+    """Sustained GFLOP/s of this process's matmuls (best of several short runs), for MFU and for the dtype."""
     tokens, width, wide = PROBE
     a = torch.randn(tokens, width, device=device).to(DTYPES[dtype])
     b = torch.randn(width, wide, device=device).to(DTYPES[dtype])

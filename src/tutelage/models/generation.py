@@ -4,6 +4,7 @@ Each prompt draws from its own generator, seeded with (seed, index), so a comple
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,18 +18,25 @@ if TYPE_CHECKING:
     from tutelage.models.causal import CausalLM
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Where a completion ends, besides at an end token."""
+
+    new_tokens: int
+    stop: tuple[str, ...] = ()
+
+
 def generate(
-    model: "CausalLM",
-    prompts: Sequence[str],
-    max_new_tokens: int,
-    *,
-    temperature: float,
-    stop: Sequence[str],
-    seed: int,
-    batch_size: int,
+    model: "CausalLM", prompts: Sequence[str], limits: Limits, *, temperature: float, seed: int, batch_size: int
 ) -> list[Generation]:
-    """Completions in the order of the prompts."""
-    model.module.eval()
+    """Completions in the order of the prompts; see `CausalLM.generate`."""
+    if limits.new_tokens < 1 or batch_size < 1 or temperature < 0:
+        raise ModelError(
+            "generation has a setting out of range",
+            where="generate",
+            expected="max_new_tokens >= 1, batch_size >= 1, temperature >= 0",
+            found=f"{limits.new_tokens}, {batch_size}, {temperature}",
+        )
     encoded = [encode_prompt(model, prompt) for prompt in prompts]
     for i, ids in enumerate(encoded):
         if not ids or len(ids) >= model.max_length:
@@ -44,7 +52,7 @@ def generate(
     for at in range(0, len(order), batch_size):
         chosen = order[at : at + batch_size]
         seeds = [(seed * 1_000_003 + i) % 2**63 for i in chosen]
-        done = _batch(model, [encoded[i] for i in chosen], max_new_tokens, temperature, tuple(stop), seeds)
+        done = _batch(model, [encoded[i] for i in chosen], limits, temperature, seeds)
         for i, generation in zip(chosen, done):
             found[i] = generation
     return [g for g in found if g is not None]
@@ -52,19 +60,17 @@ def generate(
 
 def end_ids(model: "CausalLM") -> set[int]:
     """Tokens that end a completion: EOS and what the model's generation configuration adds."""
-    ends = {model.eos_id} if model.eos_id is not None else set()
     config = getattr(model.base_module, "generation_config", None)
     more = getattr(config, "eos_token_id", None)
-    ends |= set(more if isinstance(more, list) else [more])
+    ends = [model.eos_id, *(more if isinstance(more, list) else [more])]
     return {i for i in ends if i is not None}
 
 
 def _batch(
     model: "CausalLM",
     prompts: list[list[int]],
-    max_new_tokens: int,
+    limits: Limits,
     temperature: float,
-    stop: tuple[str, ...],
     seeds: list[int],
 ) -> list[Generation]:
     device = model.device
@@ -81,7 +87,7 @@ def _batch(
     out: list[list[int]] = [[] for _ in prompts]
     texts: list[str | None] = [None] * len(prompts)
     forwarded = int(lengths.sum())
-    for step in range(min(max_new_tokens, model.max_length - width)):
+    for step in range(min(limits.new_tokens, model.max_length - width)):
         logits = model.base_module(
             input_ids=ids,
             attention_mask=mask.long(),
@@ -97,9 +103,9 @@ def _batch(
             out[row].append(token)
             if token in ends:
                 texts[row] = model.tokenizer.decode(out[row][:-1], skip_special_tokens=True)
-            elif stop:
+            elif limits.stop:
                 text = model.tokenizer.decode(out[row], skip_special_tokens=True)
-                places = [p for p in (text.find(s) for s in stop) if p >= 0]
+                places = [p for p in (text.find(s) for s in limits.stop) if p >= 0]
                 if places:
                     texts[row] = text[: min(places)]
         forwarded += len(live) if step else 0

@@ -17,7 +17,7 @@ _FACTORS = (("logit_scale", 1), ("logits_scaling", -1), ("lm_head_multiplier", 1
 
 @dataclass(frozen=True)
 class Head:
-    """`module` is the output layer; `linear` says that it is one plain linear map, so that the fused path applies."""
+    """`module` is the output layer; `linear`: it is one plain linear map, so the fused path applies."""
 
     module: Any
     scale: float = 1.0

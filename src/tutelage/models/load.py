@@ -37,24 +37,21 @@ def load_model(
     several), `key_env` the environment variable with the key, `allow_remote` lets text leave this machine.
     Raises ModelError; EndpointError and ConfigError for an endpoint.
     """
-    from tutelage.models.fetch import PACKAGED
-
     text = str(source)
     if re.match(r"https?://", text):
         from tutelage.models.endpoint import EndpointLM, served_model
 
         served = model or served_model(text, key_env, allow_remote)
         return EndpointLM(text, served, key_env=key_env, allow_remote=allow_remote)
+    from tutelage.models.fetch import PACKAGED, convert_gguf, packaged
+
+    path = Path(text).expanduser()
     if text.endswith(".gguf"):
-        from tutelage.models.fetch import convert_gguf
-
-        folder = Path(convert_gguf(Path(text)))
-    elif Path(text).exists():
-        folder = Path(text)
+        folder = convert_gguf(path)
+    elif path.is_dir():
+        folder = path
     elif text in PACKAGED:
-        from tutelage.models.fetch import packaged
-
-        folder = Path(packaged(text))
+        folder = packaged(text)
     else:
         folder = _hub(text, offline)
     return load_folder(
@@ -64,7 +61,7 @@ def load_model(
         adapter=adapter,
         allow_remote_code=allow_remote_code,
         offline=offline,
-        name=folder.name if Path(text).exists() else text,
+        name=path.stem if path.exists() else text,
     )
 
 
@@ -100,45 +97,62 @@ def load_folder(
         from tutelage.models.ngram import NGramLM
 
         return NGramLM.load(folder)
+    name = name or folder.name
+    if not (folder / "config.json").is_file():
+        raise ModelError("not a model folder", where=folder, expected="config.json", found="none")
     check_folder(folder, allow_remote_code)
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=allow_remote_code, local_files_only=True)
+    if not any("CausalLM" in a or "LMHead" in a for a in config.architectures or []):
+        from tutelage.models.encoder import Encoder
+
+        if adapter is not None:
+            raise ModelError("an adapter goes on a causal language model", where=folder, found=config.model_type)
+        return Encoder.load(folder, device=device, precision=dtype, name=name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=allow_remote_code, local_files_only=True
         )
-    except (OSError, ValueError) as error:
-        raise ModelError("a tokenizer cannot be loaded", where=folder, found=str(error).splitlines()[0]) from None
-    title = name or folder.name
-    architectures = config.architectures or []
-    if not any("CausalLM" in a or "LMHead" in a for a in architectures):
-        from tutelage.models.encoder import Encoder
-
-        return Encoder.load(folder, device=device, precision=dtype, name=title)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError("a tokenizer cannot be loaded", where=folder, found=_line(error)) from None
     from transformers import AutoModelForCausalLM
 
     from tutelage.models.causal import CausalLM
+    from tutelage.models.peft_io import put_adapter, quiet
 
     place = choose_device(device)
-    precision = choose_dtype(dtype, place)
-    module = AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=config,
-        dtype=precision,
-        trust_remote_code=allow_remote_code,
-        local_files_only=True,
-        use_safetensors=True,
-    )
+    try:
+        with quiet():
+            module: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=choose_dtype(dtype, place),
+                trust_remote_code=allow_remote_code,
+                local_files_only=True,
+                use_safetensors=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError("a model's weights cannot be loaded", where=folder, found=_line(error)) from None
+    rows = module.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            "the tokenizer has more tokens than the model",
+            where=folder,
+            expected=f"at most {rows} tokens",
+            found=f"{len(tokenizer)} tokens",
+            remedy="use the tokenizer that the model was trained with",
+        )
     module.to(place).eval()
-    model = CausalLM(module, tokenizer, folder_template(folder, tokenizer), name=title)
-    return model if adapter is None else model.with_adapter(adapter)
+    if adapter is not None:
+        module = put_adapter(module, Path(adapter))
+        name = Path(adapter).name
+    return CausalLM(module, tokenizer, folder_template(folder, tokenizer), name=name)
 
 
 def check_folder(folder: Path, allow_remote_code: bool) -> None:
-    """Refuse, with the reason, a folder that lacks its parts, holds only pickled weights, or brings its own code."""
-    if not (folder / "config.json").is_file():
-        raise ModelError("not a model folder", where=folder, expected="config.json", found="none")
+    """Refuse, with the reason, a folder that lacks its parts, has pickled weights only, or brings its own code."""
     config = _json(folder / "config.json")
     files = [folder / "config.json", folder / "tokenizer_config.json"]
     coded = [f.name for f in files if f.is_file() and "auto_map" in _json(f)]
@@ -208,6 +222,10 @@ def _hub(name: str, offline: bool) -> Path:
         raise ModelError(
             "a hub model cannot be downloaded", where=name, found=str(error).splitlines()[0]
         ) from None
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """The only place where logits become log-probabilities.
 
-log p(x_t | x_<t) = z_t[x_t] - log sum_v exp z_t[v], z_t = (W h_{t-1} + b) / temperature, in float32. Only positions
-with a label are computed, and the head is applied in blocks of positions x vocabulary that stay in the processor's
-cache, so no [batch, sequence, vocabulary] tensor ever exists. Where the head is one linear map, the same pass
-also accumulates J_t = d log p / d h = (W[x_t] - sum_v p_v W[v]) / temperature, [tokens, d]: the backward pass is
-then one product with the incoming gradient, whatever the weights of the tokens, and only a trained head
-computes its logits twice.
+log p(x_t | x_<t) = z_t[x_t] - log sum_v exp z_t[v], z_t = (W h_{t-1} + b) / temperature, in float32. Only
+positions with a label are computed, and the head is applied in blocks of positions x vocabulary that stay in the
+processor's cache, so no [batch, sequence, vocabulary] tensor ever exists. Where the head is one linear map, the
+same pass also accumulates J_t = d log p / d h = (W[x_t] - sum_v p_v W[v]) / temperature, [tokens, d]: backward is
+then one product with the incoming gradient, whatever the weights of the tokens, and only a trained head computes
+its logits twice.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from tutelage.models import attention
 from tutelage.models.head import Head
 from tutelage.models.packing import TokenBatch, forward_inputs
 
@@ -76,6 +77,39 @@ def own_logits(model: "CausalLM", batch: TokenBatch) -> Tensor:
     model.charge_forward(batch.n_tokens)
     inputs = forward_inputs(batch, model.isolation, model.dtype)
     return model.module(**inputs).logits
+
+
+@torch.no_grad()
+def choice_logps(
+    model: "CausalLM",
+    batch: TokenBatch,
+    units: list[attention.Unit],
+    predictors: list[int],
+    targets: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """(log p [n] float32, likeliest token [n]) of `targets` [n], each predicted by the state at a flattened
+    position of `batch`; `units` is the attention layout under "documents" isolation. A state is put through the
+    head once, however many targets it predicts.
+    """
+    model.charge_forward(batch.n_tokens)
+    inputs = forward_inputs(batch, model.isolation, model.dtype)
+    if model.isolation == "documents":
+        inputs["attention_mask"] = attention.pack_mask(batch.segment_ids, units)
+    head = model.head
+    base = model.base_module
+    states = model.module(**inputs).logits if head is None else base.base_model(**inputs).last_hidden_state
+    unique, index = torch.unique(torch.tensor(predictors, device=states.device), return_inverse=True)
+    rows = states.reshape(-1, states.shape[-1])[unique]
+    found = torch.empty(len(targets), device=states.device)
+    best = torch.empty(len(targets), dtype=torch.long, device=states.device)
+    for at in range(0, len(rows), TOKENS // 4):
+        logits = rows[at : at + TOKENS // 4].float() if head is None else head(rows[at : at + TOKENS // 4])
+        sums, top = logits.logsumexp(1), logits.argmax(1)
+        here = ((index >= at) & (index < at + len(logits))).nonzero()[:, 0]
+        local = index[here] - at
+        found[here] = logits[local, targets[here]] - sums[local]
+        best[here] = top[local]
+    return found, best
 
 
 def _logps(logits: Tensor, targets: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class LogLikelihood:
 
 @dataclass(frozen=True)
 class Generation:
-    """One completion. `text` ends before the stop string or end of turn; `truncated` = the token limit ended it."""
+    """One completion. `text` ends before the stop string or end token; `truncated` = the token limit ended it."""
 
     text: str
     token_ids: tuple[int, ...]

@@ -92,7 +92,7 @@ class ChatTemplate:
             ) from None
 
     def pieces(self, messages: Sequence[Mapping[str, Any]], example_id: str = "") -> list[Piece]:
-        """The rendered conversation cut into untrained and trained pieces; joined they equal `render(messages)`."""
+        """The rendered conversation cut into untrained and trained pieces; joined they are `render(messages)`."""
         messages = check_messages(messages, example_id)
         whole = self.render(messages)
         found: list[Piece] = []
@@ -150,7 +150,7 @@ class ChatTemplate:
         return max(self._start(messages, i, whole, at), at), end
 
     def _content(self, messages: Sequence[Mapping[str, Any]], i: int, whole: str) -> tuple[int, int]:
-        """Where the content of message i stands in `whole`; (-1, -1) when the template does not write it as it is."""
+        """Where the content of message i stands in `whole`; (-1, -1) when the template rewrites it."""
         mark = _MARK.format(i)
         marked = self.render([{**m, "content": mark} if k == i else m for k, m in enumerate(messages)])
         before, _, after = marked.partition(mark)

@@ -1,4 +1,4 @@
-"""Toy models for tests and examples: tiny, real transformers with a byte-level BPE tokenizer trained on the spot."""
+"""Toy models for tests and examples: tiny, real transformers with a byte-level BPE tokenizer trained in place."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

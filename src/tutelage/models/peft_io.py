@@ -1,0 +1,147 @@
+"""Adapters and model folders: putting a PEFT adapter on a base and proving that it took, and saving either.
+
+An adapter that silently does not apply looks like a model that did not learn, so every tensor of the file is
+compared with what sits in the model after loading.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from tutelage.core.errors import ModelError, StoreError
+
+if TYPE_CHECKING:
+    from tutelage.models.causal import CausalLM
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+def is_adapted(module: nn.Module) -> bool:
+    """Whether a module is a PEFT model."""
+    return hasattr(module, "get_base_model")
+
+
+def put_adapter(module: Any, folder: Path) -> Any:
+    """The PEFT model of `module` (changed in place) and the adapter in `folder`.
+
+    Raises ModelError when the folder is not an adapter in safetensors, does not fit the base (vocabulary, shapes,
+    layer names), or was not applied.
+    """
+    from peft import PeftConfig, PeftModel
+
+    if is_adapted(module):
+        raise ModelError("a model already carries an adapter", where=folder, remedy="merge it first")
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError("not an adapter folder", where=folder, expected="adapter_config.json", found="none")
+    if not (folder / WEIGHTS).is_file():
+        raise ModelError(
+            "an adapter has no safetensors weights",
+            where=folder,
+            expected=WEIGHTS,
+            found=", ".join(sorted(p.name for p in folder.glob("adapter_model*"))) or "none",
+            remedy="save it again with safetensors",
+        )
+    from safetensors.torch import load_file
+
+    stored = load_file(folder / WEIGHTS)
+    _check_vocabulary(module, folder, stored)
+    if PeftConfig.from_pretrained(str(folder)).is_prompt_learning:
+        raise ModelError("prompt-learning adapters are not supported", where=folder, remedy="use LoRA or its kin")
+    try:
+        adapted = PeftModel.from_pretrained(module, folder, is_trainable=False, local_files_only=True)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ModelError(
+            "an adapter does not fit its base model",
+            where=folder,
+            found=" ".join(str(error).split())[:300],
+            remedy="load it on the model it was trained on",
+        ) from None
+    _check_applied(adapted, folder, stored)
+    adapted.eval()
+    return adapted
+
+
+def _check_vocabulary(module: Any, folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    rows = module.get_input_embeddings().weight.shape[0]
+    widths = {}
+    for name, value in stored.items():
+        if name.endswith("lm_head.lora_B.weight") or name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            widths[name] = value.shape[0]
+        elif "lora_embedding_A" in name:
+            widths[name] = value.shape[1]
+    wrong = {name: n for name, n in widths.items() if n != rows}
+    tokenizer = folder / "tokenizer.json"
+    if not wrong and tokenizer.is_file():
+        from tokenizers import Tokenizer
+
+        size = Tokenizer.from_file(str(tokenizer)).get_vocab_size(with_added_tokens=True)
+        if size > rows:
+            wrong["tokenizer.json"] = size
+    if wrong:
+        name, found = next(iter(wrong.items()))
+        raise ModelError(
+            "the vocabularies of an adapter and its base differ",
+            where=f"{folder}: {name}",
+            expected=f"{rows} tokens (the base)",
+            found=f"{found} tokens",
+            remedy="load it on the model it was trained on",
+        )
+
+
+def _check_applied(adapted: Any, folder: Path, stored: dict[str, torch.Tensor]) -> None:
+    from peft import get_peft_model_state_dict
+
+    present = get_peft_model_state_dict(adapted)
+    lost = [
+        name
+        for name, value in stored.items()
+        if name not in present or not torch.equal(present[name].detach().cpu(), value.to(present[name].dtype))
+    ]
+    if lost or not stored:
+        raise ModelError(
+            "an adapter was not applied to the model",
+            where=folder,
+            expected=f"all {len(stored)} tensors of {WEIGHTS} in the model" if stored else "tensors",
+            found=f"{len(lost)} missing or different, first {lost[0]}" if lost else "an empty file",
+            remedy="load it on the model it was trained on",
+        )
+
+
+def save(model: "CausalLM", folder: Path) -> Path:
+    """Write model or adapter, tokenizer and chat template; raises StoreError when the place cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with quiet():
+            model.module.save_pretrained(folder)
+            model.tokenizer.save_pretrained(folder)
+        if model.template is not None:
+            (folder / "chat_template.jinja").write_text(model.template.source, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            "a model cannot be saved",
+            where=folder,
+            found=error,
+            remedy="free some space, or choose another folder",
+        ) from error
+    return folder
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars of transformers, and PEFT's warnings about hubs it cannot reach."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="peft")
+            yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
