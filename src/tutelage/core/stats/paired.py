@@ -44,6 +44,8 @@ def sign_flip_p(sums: np.ndarray, seed: int = 0, flips: int = FLIPS) -> np.ndarr
     observed = np.abs(sums.sum(axis=-1))
     # Sums of the same numbers in another order differ in the last bits.
     threshold = observed * (1 - 1e-12) - 1e-12 * np.abs(sums).sum(axis=-1)
+    # Flipped signs are symmetric: sorted sizes make p independent of item order and of which side is A.
+    sums = np.sort(np.abs(sums), axis=-1)
     if clusters <= EXACT_CLUSTERS:
         signs = 1.0 - 2.0 * ((np.arange(2**clusters)[:, None] >> np.arange(clusters)) & 1)
         return (np.abs(sums @ signs.T) >= threshold[..., None]).mean(axis=-1)

@@ -90,7 +90,7 @@ def critical_value(share: np.ndarray, df_seeds: float, df_items: float, level: f
     if df_seeds == 0:
         return np.full(share.shape, stats.t.isf(level / 2, df_items))
     low, high = np.zeros(share.shape), np.full(share.shape, stats.t.isf(level / 2, min(df_seeds, df_items)) * 1.5)
-    for _ in range(60):
+    for _ in range(44):
         middle = (low + high) / 2
         inside = blended_z(middle, share, df_seeds, df_items, level) < stats.norm.isf(level / 2)
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
@@ -190,7 +190,7 @@ def _standard_effect(share: float, df_seeds: float, df_items: float, level: floa
 
 def _power(delta: float, share: float, df_seeds: float, df_items: float, level: float) -> float:
     """P(t > critical value) for a mean `delta` standard errors above 0, by quadrature over both variances."""
-    item_scale, item_p = _chi2_nodes(df_items, 24)
+    item_scale, item_p = _chi2_nodes(df_items, 64)
     if df_seeds == 0:
         variance, critical, p = item_scale, critical_value(np.zeros(1), 0, df_items, level), item_p
     else:
@@ -204,7 +204,7 @@ def _power(delta: float, share: float, df_seeds: float, df_items: float, level: 
 
 @lru_cache(maxsize=512)
 def _critical_table(df_seeds: float, df_items: float, level: float) -> tuple[np.ndarray, np.ndarray]:
-    grid = np.linspace(0, 1, 65)
+    grid = np.linspace(0, 1, 41)
     return grid, critical_value(grid, df_seeds, df_items, level)
 
 
