@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from toy.lookup_model import LookupModel
 
+from toy.lookup_model import LookupModel
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
 from tutelage.evaluation.bits_per_byte import BitsPerByte, segments, windows

@@ -3,8 +3,8 @@
 from decimal import Decimal
 
 import pytest
-from toy.lookup_model import LookupModel
 
+from toy.lookup_model import LookupModel
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import ConfigError, InputError
 from tutelage.evaluation.exact_match import ExactMatch, last_number, normalise
@@ -17,7 +17,7 @@ MUTATIONS = [
         "src/tutelage/evaluation/exact_match.py",
         "any(self.equal(found, reference) for reference in accepted)",
         "all(self.equal(found, reference) for reference in accepted)",
-    ),  # fmt: skip
+    ),
 ]
 
 

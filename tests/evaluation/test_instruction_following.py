@@ -4,8 +4,8 @@ import json
 import socket
 
 import pytest
-from toy.lookup_model import LookupModel
 
+from toy.lookup_model import LookupModel
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
 from tutelage.evaluation._checks import CHECKS, is_degenerate, passes, repeated_share

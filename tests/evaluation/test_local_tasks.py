@@ -1,8 +1,8 @@
 """Local task files: each type gives the result of its own method; mixed and unknown types are errors."""
 
 import pytest
-from toy.lookup_model import LookupModel
 
+from toy.lookup_model import LookupModel
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
 from tutelage.evaluation.bits_per_byte import BitsPerByte

@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from toy.lookup_model import LookupModel
 
+from toy.lookup_model import LookupModel
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
 from tutelage.evaluation.minimal_pairs import MinimalPairs

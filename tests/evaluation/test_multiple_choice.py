@@ -4,8 +4,8 @@ import math
 
 import pytest
 import scipy.stats
-from toy.lookup_model import LookupModel
 
+from toy.lookup_model import LookupModel
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import ConfigError, InputError
 from tutelage.evaluation.multiple_choice import MultipleChoice

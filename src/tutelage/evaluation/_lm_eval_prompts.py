@@ -19,6 +19,7 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tutelage.core.errors import ConfigError, InputError
+from tutelage.evaluation._choices import gold_index
 from tutelage.evaluation._lm_eval_config import SECOND_ROUTE, LmEvalConfig, Template
 
 Doc = dict[str, Any]
@@ -120,8 +121,9 @@ def _demonstration(config: LmEvalConfig, doc: Doc, where: str) -> str:
     text = text_of(config, doc, where, own.doc_to_text)
     choices = choices_of(config, doc, where, own.doc_to_choice)
     target = target_of(config, doc, where, own.doc_to_target)
-    answer = choices[target] if choices and isinstance(target, int) else target
-    answer = answer[0] if isinstance(answer, list) and answer else answer
+    if choices and isinstance(target, int):
+        target = choices[gold_index(target, choices, where, "doc_to_target")]
+    answer = target[0] if isinstance(target, list) and target else target
     if not isinstance(answer, str):
         raise InputError(
             "a demonstration has no answer", where=f"{where}, doc_to_target", expected="text", found=repr(target)

@@ -97,16 +97,16 @@ def _multiple_choice(run: Run) -> Scored:
     alone: list[float] | None = None
     if "acc_mutual_info" in run.metrics:
         alone = [ll.sum for ll in run.model.loglikelihood([("", option) for _, option in pairs], joint=True)]
-    extra = dict.fromkeys([*run.metrics, "ties"], 0.0)
-    start, n = 0, len(work.rows)
+    totals = dict.fromkeys([*run.metrics, "ties"], 0.0)
+    start = 0
     for row, choices, gold in zip(work.rows, options, golds):
         part = slice(start, start := start + len(choices))
         values = choice_values(found[part], choices, alone[part] if alone else None)
         picked = {metric: best_choice(values[metric], gold, run.ties) for metric in run.metrics}
         for metric, one in picked.items():
-            extra[metric] += one.score / n
+            totals[metric] += one.score
         head = next(iter(picked.values()))
-        extra["ties"] += (head.tied > 1) / n
+        totals["ties"] += head.tied > 1
         shares = softmax(found[part])
         work.add(
             row,
@@ -116,7 +116,7 @@ def _multiple_choice(run: Run) -> Scored:
             choice_ll=found[part],
             p_correct=sum(shares[index] for index in gold),
         )
-    return Scored(next(iter(run.metrics)), 1, "", extra)
+    return Scored(next(iter(run.metrics)), 1, "", _shares(totals, work))
 
 
 def _loglikelihood(run: Run) -> Scored:
@@ -159,7 +159,7 @@ def _rolling(run: Run) -> Scored:
 
 
 def _generate(run: Run) -> Scored:
-    work, n = run.work, len(run.work.rows)
+    work = run.work
     temperature, limit, stop = decoding(run.config)
     repeats = [
         run.model.generate(run.prompts, max_new_tokens=limit, temperature=temperature, stop=stop, seed=repeat)
@@ -172,15 +172,15 @@ def _generate(run: Run) -> Scored:
     first = run.filter or next(iter(filters))
     if first not in filters:
         raise ConfigError("the task has no such filter", where="filter", expected=", ".join(filters), found=first)
-    extra = {f"exact_match,{name}": 0.0 for name in filters} | {"truncated": 0.0}
+    totals = {f"exact_match,{name}": 0.0 for name in filters} | {"truncated": 0.0}
     for number, row in enumerate(work.rows):
         outputs = [found[number] for found in repeats]
-        extra["truncated"] += outputs[0].truncated / n
+        totals["truncated"] += outputs[0].truncated
         accepted = _accepted(run, row)
         for name, steps in filters.items():
             answer, parsed = lm.apply_filters(steps, [output.text for output in outputs], f"filter {name}")
             right = any(lm.is_match(answer, one, run.metrics["exact_match"]) for one in accepted)
-            extra[f"exact_match,{name}"] += right / n
+            totals[f"exact_match,{name}"] += right
             if name == first:
                 work.add(
                     row,
@@ -192,7 +192,11 @@ def _generate(run: Run) -> Scored:
                     tokens_in=outputs[0].prompt_tokens,
                     tokens_out=sum(len(output.token_ids) for output in outputs),
                 )
-    return Scored("exact_match", 1, "", extra)
+    return Scored("exact_match", 1, "", _shares(totals, work))
+
+
+def _shares(totals: dict[str, float], work: Measurement) -> dict[str, float]:
+    return {name: total / len(work.rows) for name, total in totals.items()}
 
 
 def decoding(config: LmEvalConfig) -> tuple[float, int, tuple[str, ...]]:
