@@ -1,0 +1,224 @@
+"""The arms of a comparison as changes of steps, with the baseline arm made from a method's name where asked."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tutelage.core import discovery
+from tutelage.core.errors import ConfigError, suggest
+from tutelage.runs.recipe import Recipe, Step
+
+if TYPE_CHECKING:
+    from tutelage.runs.graph import Graph
+
+Changes = dict[str, dict[str, Any]]
+
+
+def all_arms(recipe: Recipe) -> dict[str, Changes]:
+    """Arm name -> {step: {field: value}}; empty without `compare` and `arms`.
+
+    A `baseline` that is a method's name adds the arm in which it takes the place of the step whose card names it;
+    without written arms the recipe as written is the other arm, called after the method it replaces.
+    """
+    arms: dict[str, Changes] = {name: dict(changes or {}) for name, changes in recipe.arms.items()}
+    compare = recipe.compare
+    if compare is None or compare.baseline in arms:
+        return arms
+    cards = discovery.cards()
+    if compare.baseline not in cards:
+        raise ConfigError(
+            f"the baseline {compare.baseline!r} is neither an arm nor a method",
+            where=recipe.where("compare", "baseline"),
+            remedy=suggest(compare.baseline, [*arms, *cards]),
+        )
+    step = _replaced_step(recipe, compare.baseline)
+    if not arms:
+        arms[step.use] = {}
+    arms[compare.baseline] = {step.name: _replacement(recipe, step, compare.baseline)}
+    return arms
+
+
+def check_compare(recipe: Recipe, main: "Graph", graphs: Mapping[str, "Graph"]) -> None:
+    """Raise ConfigError for whatever in `compare` and `gates` names something that is not there."""
+    compare, tasks = recipe.compare, main.of_kind("Task")
+    if compare is None:
+        if recipe.arms:
+            raise ConfigError(
+                "arms without `compare` are never run", where=recipe.where("arms"), remedy="add compare:"
+            )
+        for number, gate in enumerate(recipe.gates):
+            for key, named in (("step", gate.step), ("against", gate.against)):
+                if named not in tasks and (key == "step" or named is not None):
+                    raise ConfigError(
+                        f"a gate's {key} is a Task step",
+                        where=recipe.where("gates", number, key),
+                        found=named,
+                        remedy=_one_of(str(named), tasks),
+                    )
+            if gate.arm is not None:
+                raise ConfigError(
+                    "a gate names an arm, but there is no compare", where=recipe.where("gates", number, "arm")
+                )
+        return
+    metric = metric_step(recipe, main)
+    for key, named in (("placebo", compare.placebo), ("oracle", compare.oracle)):
+        if named is not None and named not in graphs:
+            raise ConfigError(
+                f"{key} names no arm",
+                where=recipe.where("compare", key),
+                found=named,
+                remedy=_one_of(named, graphs),
+            )
+    for number, pair in enumerate(compare.primary or ()):
+        for name in pair:
+            if name not in graphs:
+                raise ConfigError(
+                    "a primary comparison names no arm",
+                    where=recipe.where("compare", "primary", number),
+                    found=name,
+                    remedy=_one_of(name, graphs),
+                )
+        if pair[0] == pair[1]:
+            raise ConfigError(
+                "an arm is compared with itself", where=recipe.where("compare", "primary", number), found=pair[0]
+            )
+    for number, name in enumerate(compare.also):
+        if name not in tasks:
+            raise ConfigError(
+                "`also` names Task steps",
+                where=recipe.where("compare", "also", number),
+                found=name,
+                remedy=_one_of(name, tasks),
+            )
+    _check_tune(recipe, main, metric)
+    for number, gate in enumerate(recipe.gates):
+        measured = (metric, *compare.also)
+        if gate.step is not None and gate.step not in measured:
+            raise ConfigError(
+                "a gate's step is measured in every arm",
+                where=recipe.where("gates", number, "step"),
+                found=gate.step,
+                remedy=f"add it to compare.also, or {_one_of(gate.step, measured)}",
+            )
+        for key, named in (("arm", gate.arm), ("against", gate.against)):
+            if named is not None and named not in graphs:
+                raise ConfigError(
+                    f"a gate's {key} is an arm",
+                    where=recipe.where("gates", number, key),
+                    found=named,
+                    remedy=_one_of(named, graphs),
+                )
+
+
+def metric_step(recipe: Recipe, main: "Graph") -> str:
+    """The Task step that decides: the one named, or the only one there is."""
+    assert recipe.compare is not None
+    tasks, named = main.of_kind("Task"), recipe.compare.metric_step
+    if named is None and len(tasks) == 1:
+        return tasks[0]
+    if named is None or named not in tasks:
+        raise ConfigError(
+            "compare needs the Task step that decides",
+            where=recipe.where("compare", "metric_step"),
+            expected="one of " + (", ".join(tasks) or "(the recipe has no Task step)"),
+            found=named or "none",
+        )
+    return named
+
+
+def _check_tune(recipe: Recipe, main: "Graph", metric: str) -> None:
+    assert recipe.compare is not None
+    tune = recipe.compare.tune
+    if tune is None:
+        return
+    trainers, tasks = main.of_kind("Trainer"), main.of_kind("Task")
+    if tune.step not in trainers:
+        raise ConfigError(
+            "tune.step is a training step",
+            where=recipe.where("compare", "tune", "step"),
+            found=tune.step,
+            remedy=_one_of(tune.step, trainers),
+        )
+    if tune.on not in tasks:
+        raise ConfigError(
+            "tune.on is a Task step",
+            where=recipe.where("compare", "tune", "on"),
+            found=tune.on,
+            remedy=_one_of(tune.on, tasks),
+        )
+    same_rows = main.nodes[tune.on].rows == main.nodes[metric].rows
+    if tune.on == metric or same_rows or tune.on in recipe.compare.also:
+        raise ConfigError(
+            "what is tuned on the data that decides proves nothing",
+            where=recipe.where("compare", "tune", "on"),
+            found=f"{tune.on} measures the same rows as {metric}" if same_rows else tune.on,
+            remedy="split off development data for tune.on",
+        )
+    node = main.nodes[tune.step]
+    first = tune.field.partition(".")[0]
+    known = type(node.method).model_fields
+    if first not in known:
+        raise ConfigError(
+            f"{node.step.use} has no field {first!r}",
+            where=recipe.where("compare", "tune", "field"),
+            remedy=suggest(first, known),
+        )
+    from tutelage.runs.components import build_method
+
+    for number, value in enumerate(tune.grid):
+        where = recipe.where("compare", "tune", "grid", number)
+        build_method(node.step.use, with_field(node.step.fields, tune.field, value), lambda _, where=where: where)
+
+
+def with_field(fields: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """`fields` with the value at the dotted `path` set."""
+    first, _, rest = path.partition(".")
+    inner = fields.get(first)
+    return {
+        **fields,
+        first: with_field(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value,
+    }
+
+
+def _replaced_step(recipe: Recipe, baseline: str) -> Step:
+    """The last step whose method has `baseline` among its baselines (a baseline may have one itself)."""
+    cards = discovery.cards()
+    for step in reversed(recipe.steps):
+        card = discovery.find(step.use)
+        seen: set[str] = set()
+        while card.baseline in cards and card.baseline not in seen:
+            if card.baseline == baseline:
+                return step
+            seen.add(card.baseline)
+            card = cards[card.baseline]
+    raise ConfigError(
+        f"{baseline} is the baseline of no step",
+        where=recipe.where("compare", "baseline"),
+        expected="a method named as `baseline` by the card of a step",
+        remedy="write the arms out: arms: {name: {step: {use: ...}}}",
+    )
+
+
+def _replacement(recipe: Recipe, step: Step, baseline: str) -> dict[str, Any]:
+    """The change that puts `baseline` in the step's place, with the fields both know.
+
+    Scores that only the replaced method reads are not computed for the baseline, so they are not charged to it: rows
+    come from before the scorers whose columns it does not read (`n_tokens`, which budgets need, is kept).
+    """
+    cls, card = discovery.load(baseline), discovery.find(baseline)
+    fields = {key: value for key, value in step.fields.items() if key in cls.model_fields}
+    reads = {name.rstrip("?") for name in card.reads} | {"n_tokens"}
+    steps = {other.name: other for other in recipe.steps}
+    rows = []
+    for name in step.from_:
+        while name in steps and len(steps[name].from_) == 1:
+            scorer = discovery.find(steps[name].use)
+            if scorer.kind != "Scorer" or reads & set(scorer.writes):
+                break
+            name = steps[name].from_[0]
+        rows.append(name)
+    dropped = {key: None for key in step.inputs if key not in {n.rstrip("?") for n in card.inputs}}
+    return {"use": baseline, "from": rows, "inputs": dropped, **fields}
+
+
+def _one_of(name: str, known: Any) -> str:
+    return suggest(name, known) if known else "add one"

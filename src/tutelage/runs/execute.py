@@ -1,0 +1,231 @@
+"""Run a recipe: `run` and `resume`. One process per recipe and workspace; what is complete is kept whatever happens."""
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tutelage.core.errors import (
+    EXIT_GATE_FAILED,
+    EXIT_PASS,
+    ConfigError,
+    Interrupted,
+    StoreError,
+    TutelageError,
+    WaitingForPerson,
+)
+from tutelage.core.fingerprint import digest
+from tutelage.runs import gates, paths
+from tutelage.runs.engine import Context, Engine, Listener, Value
+from tutelage.runs.environment import environment
+from tutelage.runs.graph import Graph, build_graph, check_recipe
+from tutelage.runs.ledger import Ledger
+from tutelage.runs.limit import limited
+from tutelage.runs.plan import Plan, plan
+from tutelage.runs.recipe import Recipe
+from tutelage.runs.trackers import tracked
+
+
+@dataclass
+class RunResult:
+    """What a run left. `values` are the steps of the last round (without `compare`); `load(name)` gives one."""
+
+    run_id: str
+    workspace: Path
+    status: str
+    exit_code: int
+    values: dict[str, Value] = field(default_factory=dict)
+    comparison: dict[str, Any] | None = None
+    gates: list[dict[str, Any]] = field(default_factory=list)
+    plan: Plan | None = None
+
+    def load(self, name: str) -> Any:
+        """The Dataset, Model, Result or file list of a step."""
+        if name not in self.values:
+            raise ConfigError(f"this run has no step {name!r}", expected=", ".join(self.values))
+        return self.values[name].load()
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        steps = {
+            name: {"kind": value.kind, "path": str(value.artifact.path) if value.artifact else None}
+            for name, value in self.values.items()
+        }
+        return {
+            "run_id": self.run_id,
+            "workspace": str(self.workspace),
+            "status": self.status,
+            "exit_code": self.exit_code,
+            "steps": steps,
+            "comparison": self.comparison,
+            "gates": self.gates,
+            "plan": self.plan.to_json() if self.plan else None,
+        }
+
+
+def run(
+    recipe: Recipe,
+    workspace: str | Path = ".",
+    *,
+    limit: int | None = None,
+    seed: int | None = None,
+    dry_run: bool = False,
+    progress: Listener | None = None,
+) -> RunResult:
+    """Run `recipe` in `workspace` and return its result; equal steps of earlier runs are taken from the store.
+
+    `limit` cuts sources and budgets (for a trial), `seed` replaces the recipe's, `dry_run` only plans, `progress`
+    gets events (mappings with a key `event`). Raises the errors of the steps; Interrupted (resumable) on Ctrl-C,
+    WaitingForPerson (resumable) when a step waits for answers. A failed gate is no error: see `exit_code`.
+    """
+    recipe = recipe if seed is None else recipe.changed(seed=seed)
+    check_recipe(recipe)
+    # A recipe loaded with a limit is small already; small again is the same.
+    recipe = recipe if limit is None else limited(recipe, limit)
+    folder = Path(workspace).resolve()
+    if dry_run:
+        made = plan(recipe, folder, limit=limit)
+        return RunResult("", folder, "planned", EXIT_PASS, plan=made)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return _execute(recipe, folder, f"{stamp}-{recipe.name}-{secrets.token_hex(2)}", limit, progress)
+
+
+def resume(run_id: str = "latest", workspace: str | Path = ".", *, progress: Listener | None = None) -> RunResult:
+    """Go on with a run that was interrupted, suspended or killed, under the same id; complete steps are not redone."""
+    folder = Path(workspace).resolve()
+    entry = Ledger(folder).run(run_id)
+    recipe = Recipe(**entry["recipe"]).placed(Path(entry["place"]["folder"]), entry["place"]["allow_outside"])
+    return _execute(recipe, folder, entry["run_id"], entry["options"].get("limit"), progress)
+
+
+def _execute(
+    recipe: Recipe, workspace: Path, run_id: str, limit: int | None, progress: Listener | None
+) -> RunResult:
+    with _only_one(recipe, workspace), tracked(recipe, workspace, run_id, progress) as listener:
+        engine = Engine(recipe, workspace, run_id, limit=limit, listener=listener)
+        engine.ledger.start(
+            run_id,
+            recipe.flat(),
+            {"folder": str(recipe.folder), "allow_outside": recipe.allow_outside},
+            {"limit": limit},
+            environment(),
+        )
+        listener({"event": "run", "run_id": run_id, "name": recipe.name})
+        try:
+            result = _work(engine)
+        except KeyboardInterrupt:
+            raise _stopped(engine, Interrupted("the run was interrupted"), "interrupted") from None
+        except Interrupted as error:
+            raise _stopped(engine, error, "interrupted") from None
+        except WaitingForPerson as error:
+            raise _stopped(engine, error, "waiting") from None
+        except TutelageError as error:
+            engine.ledger.finish(run_id, "failed", {**error.to_json(), "step": getattr(error, "step", None)})
+            raise
+        except BaseException as error:
+            engine.ledger.finish(run_id, "crashed", {"error": type(error).__name__, "what": str(error)})
+            raise
+        engine.ledger.finish(run_id, result.status)
+        listener({"event": "finished", "run_id": run_id, "status": result.status})
+        return result
+
+
+def _work(engine: Engine) -> RunResult:
+    recipe = engine.recipe
+    if recipe.compare is not None:
+        from tutelage.runs.compare import run_comparison
+
+        table = run_comparison(engine)
+        values: dict[str, Value] = {}
+        verdicts = gates.check_arms(recipe, table)
+        comparison: dict[str, Any] | None = table.to_json()
+        engine.ledger.comparison(engine.run_id, table.to_json())
+    else:
+        graph = build_graph(recipe)
+        values = run_rounds(engine, graph, list(graph.nodes), Context())
+        verdicts = gates.check_steps(recipe, values)
+        comparison = None
+    for number, verdict in enumerate(verdicts):
+        engine.ledger.gate(engine.run_id, number, verdict)
+        engine.emit({"event": "gate", **verdict})
+    failed = any(not verdict["passed"] for verdict in verdicts)
+    status = "gate failed" if failed else "passed"
+    code = EXIT_GATE_FAILED if failed else EXIT_PASS
+    return RunResult(engine.run_id, engine.workspace, status, code, values, comparison, verdicts)
+
+
+def run_rounds(engine: Engine, graph: Graph, names: list[str], context: Context) -> dict[str, Value]:
+    """The steps `names`, once or as often as `repeat` says; returns the last round's values."""
+    repeat = engine.recipe.repeat
+    if repeat is None:
+        return engine.run(graph, names, context)
+    carried: dict[str, Value] = {}
+    values: dict[str, Value] = {}
+    needed = {name for name in repeat.carry.values()} | ({repeat.until.metric} if repeat.until else set())
+    wanted = graph.ancestors([*names, *needed])
+    for number in range(repeat.times):
+        engine.emit({"event": "round", "round": number, "of": repeat.times})
+        values = engine.run(graph, wanted, Context(**{**vars(context), "round": number}), carried)
+        carried = {name: values[step] for name, step in repeat.carry.items()}
+        if repeat.until is not None:
+            estimate = values[repeat.until.metric].load().estimate
+            below, above = repeat.until.below, repeat.until.above
+            if (below is not None and estimate < below) or (above is not None and estimate > above):
+                break
+    return values
+
+
+def _stopped(engine: Engine, error: TutelageError, status: str) -> TutelageError:
+    """The same error with how to go on, after the ledger knows."""
+    engine.ledger.finish(engine.run_id, status, error.to_json())
+    again = f"tutelage resume {engine.run_id} --workspace {engine.workspace}"
+    remedy = f"{error.remedy}; then: {again}" if error.remedy and status == "waiting" else again
+    made = type(error)(error.what, where=error.where, expected=error.expected, found=error.found, remedy=remedy)
+    made.run_id = engine.run_id  # type: ignore[attr-defined]
+    return made
+
+
+@contextlib.contextmanager
+def _only_one(recipe: Recipe, workspace: Path) -> Iterator[None]:
+    """Hold the lock of this recipe in this workspace; raises StoreError naming the process that has it."""
+    name = digest(recipe.flat())[:16]
+    folder = workspace / paths.STATE / "locks"
+    holder = folder / f"run-{name}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"run-{name}.lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(
+            "a second process on the same run",
+            where=workspace,
+            found=f"process {_pid(holder)} is running {recipe.name}",
+            remedy="wait for it, stop it, or use another --workspace",
+        ) from None
+    except OSError as error:
+        raise StoreError(
+            "the workspace cannot be written",
+            where=folder,
+            found=error.strerror,
+            remedy="choose another --workspace",
+        ) from None
+    try:
+        holder.write_text(json.dumps({"pid": os.getpid()}), encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _pid(holder: Path) -> Any:
+    try:
+        return json.loads(holder.read_text(encoding="utf-8"))["pid"]
+    except (OSError, ValueError, KeyError):
+        return "(unknown)"

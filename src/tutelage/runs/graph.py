@@ -1,0 +1,383 @@
+"""The steps of one arm as a checked graph: methods built, references resolved, `foreach` unrolled.
+
+Building a graph computes nothing and reads no data. A step's references name earlier steps, sources or models,
+so there are no cycles.
+"""
+
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tutelage import __version__
+from tutelage.core import discovery
+from tutelage.core.card import Card
+from tutelage.core.errors import ConfigError, suggest
+from tutelage.core.method import Method
+from tutelage.runs.arms import all_arms, check_compare
+from tutelage.runs.components import build_method, component_inputs
+from tutelage.runs.recipe import Recipe, Step
+
+GIVES = {
+    "Scorer": "dataset",
+    "Transform": "dataset",
+    "Writer": "files",
+    "Adapter": "model",
+    "Trainer": "model",
+    "Task": "result",
+    "Forecaster": "result",
+}
+NEEDS_ROWS = ("Scorer", "Transform", "Writer", "Trainer", "Task")
+NEEDS_MODEL = ("Adapter", "Trainer", "Task")
+# A step's `model:` answers these inputs of a card.
+MAIN_MODEL = ("model", "base")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step ready to run. `inputs` values are names, lists of names, or built components; `evaluators` are
+    (built Task, name of its rows)."""
+
+    name: str
+    step: Step
+    method: Method
+    card: Card
+    rows: tuple[str, ...]
+    model: str | None
+    inputs: dict[str, Any]
+    evaluators: dict[str, tuple[Method, str]]
+
+    @property
+    def gives(self) -> str:
+        """dataset | model | result | files."""
+        return GIVES[self.card.kind]
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every name this step reads."""
+        named = [value for value in self.inputs.values() if not isinstance(value, Method)]
+        flat = [name for value in named for name in (value if isinstance(value, list) else [value])]
+        watched = [rows for _, rows in self.evaluators.values()]
+        return (*self.rows, *([self.model] if self.model else []), *flat, *watched)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The nodes of one arm in the order of the recipe."""
+
+    recipe: Recipe
+    nodes: dict[str, Node] = field(default_factory=dict)
+
+    def ancestors(self, names: Iterable[str]) -> list[str]:
+        """Steps that `names` need, themselves included, in order; sources and models are left out."""
+        wanted: set[str] = set()
+        waiting = [name for name in names if name in self.nodes]
+        while waiting:
+            name = waiting.pop()
+            if name not in wanted:
+                wanted.add(name)
+                waiting += [other for other in self.nodes[name].references if other in self.nodes]
+        return [name for name in self.nodes if name in wanted]
+
+    def of_kind(self, kind: str) -> list[str]:
+        """Names of the steps of one kind."""
+        return [name for name, node in self.nodes.items() if node.card.kind == kind]
+
+    def model_side(self, task: str) -> list[str]:
+        """What the measured system costs: the steps behind a Task's model, not those behind its data only."""
+        model = self.nodes[task].model
+        return self.ancestors([model] if model else [])
+
+    def data_side(self, task: str) -> list[str]:
+        """The steps behind the rows a Task measures on (and its other inputs)."""
+        node = self.nodes[task]
+        return self.ancestors(name for name in node.references if name != node.model)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Everything that can be known to be wrong before anything runs; raises ConfigError."""
+    _check_version(recipe)
+    for name, source in recipe.sources.items():
+        card = _found(recipe, source.use, ("sources", name))
+        if card.kind != "Reader":
+            raise ConfigError(
+                "a source is read by a reader",
+                where=recipe.where("sources", name, "use"),
+                expected="data.read.*",
+                found=source.use,
+            )
+        build_method(source.use, source.fields, lambda field, name=name: recipe.where("sources", name, field))
+    for name, model in recipe.models.items():
+        if not recipe.allow_remote and _is_remote(model.load):
+            raise ConfigError(
+                "a model outside this machine would be sent your text",
+                where=recipe.where("models", name, "load"),
+                found=model.load,
+                remedy="write allow_remote: true into the recipe to permit it",
+            )
+    both = sorted(recipe.sources.keys() & recipe.models.keys())
+    if both:
+        raise ConfigError("a name stands for a source and a model", where=recipe.where("models", both[0]))
+    main = build_graph(recipe)
+    _check_repeat(recipe, main)
+    graphs = {arm: build_graph(recipe, arm) for arm in all_arms(recipe)}
+    check_compare(recipe, main, graphs)
+
+
+def build_graph(recipe: Recipe, arm: str | None = None) -> Graph:
+    """The graph of the recipe as written, or of one of its arms."""
+    changes: Mapping[str, Mapping[str, Any]] = all_arms(recipe)[arm] if arm is not None else {}
+    known = [step.name for step in recipe.steps]
+    for name in changes:
+        if name not in known:
+            raise ConfigError(
+                f"arm {arm!r} changes a step that does not exist",
+                where=recipe.where("arms", arm or "", name),
+                remedy=suggest(name, known),
+            )
+    graph = Graph(recipe)
+    kinds: dict[str, str] = {name: "dataset" for name in recipe.sources} | {
+        name: "model" for name in recipe.models
+    }
+    families: dict[str, list[tuple[Any, str]]] = {}
+    for number, step in enumerate(recipe.steps):
+        path: tuple[str | int, ...] = ("steps", number)
+        if step.name in kinds or step.name in families:
+            raise ConfigError(
+                f"the name {step.name!r} is used twice",
+                where=recipe.where(*path, "name"),
+                remedy="give every step its own name",
+            )
+        if step.name in changes:
+            step = _changed(recipe, step, changes[step.name], arm or "")
+            path = ("arms", arm or "", step.name)
+        if step.foreach is None:
+            _add(graph, step.name, step, kinds, families, {}, path)
+            continue
+        families[step.name] = []
+        for value in step.foreach.over:
+            name = f"{step.name}[{value}]"
+            _add(graph, name, step, kinds, families, {step.foreach.as_: value}, path)
+            families[step.name].append((value, name))
+    return graph
+
+
+def _changed(recipe: Recipe, step: Step, change: Mapping[str, Any], arm: str) -> Step:
+    path = recipe.where("arms", arm, step.name)
+    if not isinstance(change, Mapping):
+        raise ConfigError("an arm gives fields of a step", where=path, expected="{field: value}", found=change)
+    if "name" in change or "foreach" in change:
+        raise ConfigError("an arm cannot rename or multiply a step", where=path)
+    try:
+        return step.merged(change)
+    except ValueError as error:
+        raise ConfigError("an arm's change is not valid", where=path, found=str(error).splitlines()[0]) from None
+
+
+def _add(
+    graph: Graph,
+    name: str,
+    step: Step,
+    kinds: dict[str, str],
+    families: Mapping[str, list[tuple[Any, str]]],
+    values: Mapping[str, Any],
+    path: tuple[str | int, ...],
+) -> None:
+    recipe = graph.recipe
+    card = _found(recipe, step.use, path)
+    if card.kind not in GIVES:
+        remedy = "readers belong under sources" if card.kind == "Reader" else "give it as a field of another step"
+        raise ConfigError(
+            f"{step.use} is no step of its own",
+            where=recipe.where(*path, "use"),
+            found=f"a {card.kind}",
+            remedy=remedy,
+        )
+
+    def resolve(given: Any, key: str) -> list[str]:
+        given = _filled(given, values)
+        if not isinstance(given, str):
+            raise ConfigError("a reference is a name", where=recipe.where(*path, key), found=repr(given))
+        if given in families:
+            same = [instance for value, instance in families[given] if value in values.values()]
+            return same[:1] or [instance for _, instance in families[given]]
+        if given not in kinds:
+            raise ConfigError(
+                f"{given!r} is not an earlier step, a source or a model",
+                where=recipe.where(*path, key),
+                remedy=suggest(given, [*kinds, *families]),
+            )
+        return [given]
+
+    rows = tuple(found for given in step.from_ for found in resolve(given, "from"))
+    model = resolve(step.model, "model") if step.model is not None else []
+    if len(model) > 1:
+        raise ConfigError("a step has one model", where=recipe.where(*path, "model"), found=", ".join(model))
+    for reference in rows:
+        _expect(recipe, kinds, reference, "dataset", (*path, "from"), unless=card.kind == "Forecaster")
+    for reference in model:
+        _expect(recipe, kinds, reference, "model", (*path, "model"))
+    inputs: dict[str, Any] = {}
+    for key, given in step.inputs.items():
+        given = _filled(given, values)
+        if isinstance(given, Mapping):
+            if not isinstance(given.get("use"), str):
+                raise ConfigError(
+                    "an input is a name, a list of names, or {use: method}",
+                    where=recipe.where(*path, "inputs", key),
+                )
+            inputs[key] = build_method(
+                given["use"],
+                {k: v for k, v in given.items() if k != "use"},
+                lambda f, key=key: recipe.where(*path, "inputs", key, f),
+            )
+        elif isinstance(given, list):
+            inputs[key] = [found for item in given for found in resolve(item, f"inputs.{key}")]
+        else:
+            found = resolve(given, f"inputs.{key}")
+            inputs[key] = found[0] if len(found) == 1 else found
+    method = build_method(step.use, _filled(step.fields, values), lambda field: recipe.where(*path, field))
+    evaluators = {}
+    for key, watch in step.evaluators.items():
+        inner = (*path, "evaluators", key)
+        if _found(recipe, watch.use, inner).kind != "Task":
+            raise ConfigError("an evaluator is a Task", where=recipe.where(*inner), found=watch.use)
+        watched = resolve(watch.from_, f"evaluators.{key}.from")
+        _expect(recipe, kinds, watched[0], "dataset", (*inner, "from"))
+        task = build_method(watch.use, watch.fields, lambda field, inner=inner: recipe.where(*inner, field))
+        evaluators[key] = (task, watched[0])
+    node = Node(name, step, method, card, rows, model[0] if model else None, inputs, evaluators)
+    _check_node(recipe, node, path)
+    graph.nodes[name] = node
+    kinds[name] = node.gives
+
+
+def _check_node(recipe: Recipe, node: Node, path: tuple[str | int, ...]) -> None:
+    kind, step = node.card.kind, node.step
+    where = recipe.where(*path)
+    if kind in NEEDS_ROWS and not node.rows:
+        raise ConfigError(f"step {node.name!r} needs rows", where=where, expected="from: a dataset")
+    if kind in NEEDS_MODEL and node.model is None:
+        raise ConfigError(f"step {node.name!r} needs a model", where=where, expected="model: a name")
+    if node.evaluators and kind != "Trainer":
+        raise ConfigError("only training has evaluators", where=recipe.where(*path, "evaluators"), found=step.use)
+    if step.to is not None and kind != "Writer":
+        raise ConfigError("only a writer has `to`", where=recipe.where(*path, "to"), found=node.step.use)
+    if (step.at is not None) != (kind == "Forecaster"):
+        raise ConfigError(
+            "a forecaster, and nothing else, has `at`", where=recipe.where(*path, "at"), found=step.use
+        )
+    known = {**node.card.inputs, **component_inputs(node.method)}
+    plain = {name.rstrip("?") for name in known}
+    for name in node.inputs:
+        if name not in plain:
+            raise ConfigError(
+                f"{step.use} takes no input {name!r}",
+                where=recipe.where(*path, "inputs", name),
+                remedy=suggest(name, plain) if plain else "leave it out",
+            )
+    given = {*node.inputs, *(MAIN_MODEL if node.model else ())}
+    for name, purpose in known.items():
+        if not name.endswith("?") and name not in given:
+            raise ConfigError(
+                f"step {node.name!r} lacks the input {name!r}", where=where, expected=f"{name}: {purpose}"
+            )
+
+
+def _expect(
+    recipe: Recipe,
+    kinds: Mapping[str, str],
+    name: str,
+    kind: str,
+    path: tuple[str | int, ...],
+    unless: bool = False,
+) -> None:
+    if kinds[name] != kind and not unless:
+        fitting = [other for other, found in kinds.items() if found == kind]
+        raise ConfigError(
+            f"{name!r} is not a {kind}",
+            where=recipe.where(*path),
+            expected=f"one of {', '.join(fitting) or 'none so far'}",
+            found=f"a {kinds[name]}",
+        )
+
+
+def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+    """`value` with every whole string `"$name"` replaced by the loop's value."""
+    if isinstance(value, str):
+        return values.get(value[1:], value) if value.startswith("$") else value
+    if isinstance(value, Mapping):
+        return {key: _filled(item, values) for key, item in value.items()}
+    return [_filled(item, values) for item in value] if isinstance(value, list) else value
+
+
+def _found(recipe: Recipe, name: str, path: tuple[str | int, ...]) -> Card:
+    try:
+        return discovery.find(name)
+    except ConfigError as error:
+        raise ConfigError(error.what, where=recipe.where(*path, "use"), remedy=error.remedy) from None
+
+
+def _check_repeat(recipe: Recipe, graph: Graph) -> None:
+    if recipe.repeat is None:
+        return
+    outside = {**dict.fromkeys(recipe.sources, "dataset"), **dict.fromkeys(recipe.models, "model")}
+    for name, step in recipe.repeat.carry.items():
+        where = recipe.where("repeat", "carry", name)
+        if name not in outside:
+            raise ConfigError("only a source or a model is carried", where=where, remedy=suggest(name, outside))
+        if step not in graph.nodes:
+            raise ConfigError(f"there is no step {step!r}", where=where, remedy=suggest(step, graph.nodes))
+        if graph.nodes[step].gives != outside[name]:
+            raise ConfigError(
+                "a carried name changes its kind",
+                where=where,
+                expected=outside[name],
+                found=graph.nodes[step].gives,
+            )
+    until = recipe.repeat.until
+    if until is not None:
+        where = recipe.where("repeat", "until")
+        if (until.below is None) == (until.above is None):
+            raise ConfigError("`until` has exactly one of below, above", where=where)
+        if until.metric not in graph.of_kind("Task"):
+            raise ConfigError(
+                "`until` names a Task step",
+                where=where,
+                found=until.metric,
+                remedy=suggest(until.metric, graph.of_kind("Task") or ["(there is none)"]),
+            )
+
+
+def _is_remote(load: str) -> bool:
+    parts = urllib.parse.urlsplit(load)
+    return parts.scheme in ("http", "https") and parts.hostname not in ("localhost", "127.0.0.1", "::1")
+
+
+def _check_version(recipe: Recipe) -> None:
+    wanted = recipe.require_version
+    if wanted is None:
+        return
+
+    def numbers(version: str) -> tuple[int, ...]:
+        return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+    operator = ">=" if wanted.startswith(">=") else "=="
+    bare = wanted.removeprefix(">=").removeprefix("==").strip()
+    if not numbers(bare):
+        raise ConfigError(
+            "require_version is not a version",
+            where=recipe.where("require_version"),
+            expected=">=0.1",
+            found=wanted,
+        )
+    ours = numbers(__version__)
+    fine = ours >= numbers(bare) if operator == ">=" else ours == numbers(bare)
+    if not fine:
+        raise ConfigError(
+            "this recipe asks for another version of tutelage",
+            where=recipe.where("require_version"),
+            expected=wanted,
+            found=__version__,
+            remedy="install that version, or change require_version",
+        )

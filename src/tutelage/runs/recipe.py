@@ -1,0 +1,398 @@
+"""A recipe: a flat list of named steps over named sources and models, as a frozen record.
+
+`load_recipe` reads one from YAML, `Recipe(...)` builds the same from Python; both are checked whole before
+anything runs (see `runs.graph`). Nothing is computed in a recipe: a value is a value, and a reference is the name
+of an earlier step, a source or a model.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from tutelage.core.errors import ConfigError, suggest
+from tutelage.core.records import Budget, Record
+from tutelage.runs import _yaml
+
+Axis = Literal["equal_total_flops", "equal_tokens", "equal_seconds", "none"]
+RESERVED = ("name", "use", "from", "model", "inputs", "evaluators", "foreach", "to", "at")
+
+
+class _Strict(Record):
+    """Recipe records are written by people: names may be given as in YAML (`from`) or Python (`from_`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="constants")
+
+
+class Source(_Strict):
+    """Where rows come from: `{path: folder-or-file}`, or `{use: data.read.name, path?, fields...}`."""
+
+    use: str = "data.read.auto"
+    path: str | None = None
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, given: Any) -> Any:
+        return _gather(given, ("use", "path", "fields"))
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.path is None and self.use == "data.read.auto":
+            raise ValueError("a source needs `path`, or `use` with a reader")
+        return self
+
+
+class ModelSpec(_Strict):
+    """A model to load: a folder, packaged name, hub name or endpoint, as `models.load.load_model` takes it."""
+
+    load: str
+    adapter: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+class Foreach(_Strict):
+    """Run the step once per value of `over`; the field value `"$<as>"` is replaced by it."""
+
+    over: list[Any] = Field(min_length=1)
+    as_: str = Field(alias="as", pattern=r"^[A-Za-z_]\w*$")
+
+
+class Watch(_Strict):
+    """An evaluation while a model trains: a Task and the rows it measures on."""
+
+    use: str
+    from_: str = Field(alias="from")
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, given: Any) -> Any:
+        return _gather(given, ("use", "from", "from_", "fields"))
+
+
+class Step(_Strict):
+    """One step. Keys that are not the recipe's own are the configuration of the method `use`.
+
+    `evaluators` (training only) measure while the model trains, `to` (writers only) is where the files go below the
+    workspace, `at` (forecasters only) is the point of the forecast.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z_][\w-]*$")
+    use: str
+    from_: list[str] = Field(default_factory=list, alias="from")
+    model: str | None = None
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    evaluators: dict[str, Watch] = Field(default_factory=dict)
+    foreach: Foreach | None = None
+    to: str | None = None
+    at: float | None = None
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, given: Any) -> Any:
+        given = _gather(given, (*RESERVED, "from_", "fields"))
+        if isinstance(given, dict) and isinstance(given.get("from"), str):
+            given = {**given, "from": [given["from"]]}
+        return given
+
+    def merged(self, change: Mapping[str, Any]) -> "Step":
+        """The step with an arm's fields: with `use` its method's fields are replaced, without they are merged."""
+        plain = {key: value for key, value in change.items() if key in RESERVED}
+        fields = {key: value for key, value in change.items() if key not in RESERVED}
+        kept = {} if "use" in change and change["use"] != self.use else self.fields
+        own = self.model_dump(by_alias=True, exclude={"fields"})
+        inputs = {**self.inputs, **(plain.pop("inputs", None) or {})}
+        inputs = {key: value for key, value in inputs.items() if value is not None}
+        return Step(**{**own, **plain, "inputs": inputs, "fields": {**kept, **fields}})
+
+
+class Until(_Strict):
+    """End a `repeat` early when the estimate of the Task step `metric` passes a mark."""
+
+    metric: str
+    below: float | None = None
+    above: float | None = None
+
+
+class Repeat(_Strict):
+    """Run all steps `times` times; `carry: {name: step}` makes a name stand for the last round's step."""
+
+    times: int = Field(ge=1, le=1000)
+    carry: dict[str, str] = Field(default_factory=dict)
+    until: Until | None = None
+
+
+class Tune(_Strict):
+    """A search on a grid, the same and equally expensive for every trained arm; chosen on the Task step `on`."""
+
+    step: str
+    field: str
+    grid: list[Any] = Field(min_length=1)
+    on: str
+    budget: Budget
+
+
+class Compare(_Strict):
+    """Which arms are compared, on what, at which equal cost.
+
+    `baseline` is an arm, or a method that takes the place of the step it is the baseline of. `primary` pairs are
+    declared before anything runs; without them every other arm against the baseline is primary.
+    """
+
+    baseline: str
+    metric_step: str | None = None
+    also: list[str] = Field(default_factory=list)
+    at: Axis = "equal_total_flops"
+    budget: Budget | None = None
+    seeds: list[int] = Field(default_factory=lambda: [0, 1, 2], min_length=1)
+    tune: Tune | None = None
+    primary: list[tuple[str, str]] | None = None
+    margin: float | None = Field(default=None, gt=0)
+    placebo: str | None = None
+    oracle: str | None = None
+
+    @model_validator(mode="after")
+    def _axes(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must differ")
+        axis = AXIS_UNIT[self.at]
+        if self.budget is not None and (axis is None or getattr(self.budget, axis) is None):
+            raise ValueError(f"with at: {self.at} the budget is given in {axis or 'no unit at all: leave it out'}")
+        return self
+
+
+AXIS_UNIT: dict[str, str | None] = {
+    "equal_total_flops": "flops",
+    "equal_tokens": "tokens",
+    "equal_seconds": "seconds",
+    "none": None,
+}
+
+
+class Gate(_Strict):
+    """A condition that ends the run with exit code 3 when it does not hold.
+
+    `step` is a Task step. `at_least`/`at_most` bound its estimate, or with `against` the difference (as
+    improvement) to that arm or step; `no_harm: m` asks for "not worse than `against` by more than m". `arm` limits it
+    to one arm. `expect: fail` turns it round: a planted failure must be noticed.
+    """
+
+    name: str
+    step: str | None = None
+    arm: str | None = None
+    against: str | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    no_harm: float | None = Field(default=None, ge=0)
+    on_undecided: Literal["pass", "fail"] | None = None
+    expect: Literal["pass", "fail"] = "pass"
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Self:
+        given = [n for n in ("at_least", "at_most", "no_harm") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError("a gate has exactly one of at_least, at_most, no_harm")
+        if self.no_harm is not None and self.against is None:
+            raise ValueError("no_harm needs `against`: the step or arm before")
+        return self
+
+
+class Recipe(_Strict):
+    """A whole recipe; see the module."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    description: str = ""
+    sources: dict[str, Source] = Field(default_factory=dict)
+    models: dict[str, ModelSpec] = Field(default_factory=dict)
+    steps: list[Step] = Field(min_length=1)
+    repeat: Repeat | None = None
+    arms: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
+    compare: Compare | None = None
+    gates: list[Gate] = Field(default_factory=list)
+    allow_remote: bool = False
+    report_to: str | None = None
+    seed: int = Field(default=0, ge=0)
+    require_version: str | None = None
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _allow_outside: bool = PrivateAttr(default=False)
+    _lines: dict[tuple[str | int, ...], int] = PrivateAttr(default_factory=dict)
+    _file: str = PrivateAttr(default="recipe")
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            # The cause is kept: `load_recipe` reports it again with the file's lines.
+            raise recipe_error(error, "recipe", {}) from error
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths start from: the recipe file's folder, or the current one."""
+        return self._folder
+
+    @property
+    def allow_outside(self) -> bool:
+        """Whether sources may lie outside the recipe's folder and the workspace."""
+        return self._allow_outside
+
+    def placed(self, folder: Path, allow_outside: bool = False) -> "Recipe":
+        """The same recipe with paths relative to `folder`."""
+        copy = self.model_copy()
+        copy._folder, copy._allow_outside = folder.resolve(), allow_outside
+        copy._lines, copy._file = self._lines, self._file
+        return copy
+
+    def changed(self, **fields: Any) -> "Recipe":
+        """A copy with other top-level fields, in the same place."""
+        copy = self.model_copy(update=fields)
+        copy._folder, copy._allow_outside = self._folder, self._allow_outside
+        copy._lines, copy._file = self._lines, self._file
+        return copy
+
+    def where(self, *path: str | int) -> str:
+        """`recipe.yaml, line 12: steps[2].budget`, as far as it is known."""
+        return place(path, self._file, self._lines)
+
+    def flat(self) -> dict[str, Any]:
+        """As a plain dict in YAML's shape; `Recipe(**flat)` gives the recipe back."""
+        plain = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+        watches = [watch for step in plain["steps"] for watch in step.get("evaluators", {}).values()]
+        for entry in [*plain["steps"], *plain.get("sources", {}).values(), *watches]:
+            entry.update(entry.pop("fields", {}))
+        return plain
+
+
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), limit: int | None = None, allow_outside: bool = False
+) -> Recipe:
+    """Read and check a recipe file.
+
+    `overrides` are `key.sub=value` with steps by name (`trained.learning_rate=1e-4`, `compare.seeds=[0,1]`); `limit`
+    makes it small (see `limited`). Raises ConfigError with the line where the file is wrong.
+    """
+    from tutelage.runs.graph import check_recipe
+    from tutelage.runs.limit import limited
+
+    file = Path(path)
+    value, lines = _yaml.read(file)
+    if not isinstance(value, dict):
+        raise ConfigError(
+            "a recipe is a mapping of keys",
+            where=file,
+            expected="name, sources, models, steps",
+            found=type(value).__name__,
+        )
+    for override in overrides:
+        _override(value, override)
+    try:
+        recipe = Recipe.model_validate(value)
+    except ConfigError as error:
+        if isinstance(error.__cause__, ValidationError):
+            raise recipe_error(error.__cause__, str(file), lines) from None
+        raise
+    recipe._lines, recipe._file = lines, str(file)
+    recipe = recipe.placed(file.parent, allow_outside)
+    check_recipe(recipe)
+    return recipe if limit is None else limited(recipe, limit)
+
+
+def place(path: Sequence[str | int], file: str, lines: Mapping[tuple[str | int, ...], int]) -> str:
+    """Where `path` is in the file, with the line of its closest known ancestor."""
+    known = tuple(path)
+    while known and known not in lines:
+        known = known[:-1]
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    line = f", line {lines[known]}" if known and known in lines else ""
+    return f"{file}{line}: {text}" if text else f"{file}{line}"
+
+
+def recipe_error(error: ValidationError, file: str, lines: Mapping[tuple[str | int, ...], int]) -> ConfigError:
+    """Pydantic's first complaint about a recipe, with its line and a suggestion."""
+    first = error.errors()[0]
+    path = tuple(part for part in first["loc"])
+    where = place(path, file, lines)
+    if first["type"] == "extra_forbidden":
+        owner = _record_at(path[:-1])
+        known = {f.alias or n for n, f in owner.model_fields.items()} if owner else set()
+        return ConfigError(f"unknown recipe key {path[-1]!r}", where=where, remedy=suggest(str(path[-1]), known))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return ConfigError(f"a recipe lacks {path[-1]!r}", where=where, expected=f"a value for {path[-1]!r}")
+    return ConfigError(
+        "a recipe value is not valid", where=where, expected=message, found=repr(first.get("input"))[:200]
+    )
+
+
+def _record_at(path: Sequence[str | int]) -> type[BaseModel] | None:
+    records: dict[str, type[BaseModel]] = {
+        "sources": Source,
+        "models": ModelSpec,
+        "repeat": Repeat,
+        "until": Until,
+        "compare": Compare,
+        "tune": Tune,
+        "gates": Gate,
+        "foreach": Foreach,
+        "steps": Step,
+        "evaluators": Watch,
+        "budget": Budget,
+    }
+    for part in reversed(path):
+        if part in records:
+            return records[str(part)]
+    return Recipe
+
+
+def _gather(given: Any, own: Sequence[str]) -> Any:
+    """Split a flat mapping into the record's own keys and `fields`."""
+    if not isinstance(given, Mapping):
+        return given
+    fields = {key: value for key, value in given.items() if key not in own}
+    mine = {key: value for key, value in given.items() if key in own}
+    if fields:
+        mine["fields"] = {**mine.get("fields", {}), **fields}
+    return mine
+
+
+def _override(recipe: dict[str, Any], text: str) -> None:
+    """Apply one `a.b=c` to the plain recipe, in place; the value is read as YAML."""
+    name, sign, raw = text.partition("=")
+    parts = name.strip().split(".")
+    if not sign or not all(parts):
+        raise ConfigError("an override is not key=value", where=text, expected="trained.learning_rate=1e-4")
+    value, _ = _yaml.parse(raw, f"--set {text}")
+    steps = {s.get("name"): s for s in recipe.get("steps") or [] if isinstance(s, dict)}
+    if parts[0] == "steps" and len(parts) > 1:
+        parts = parts[1:]
+        if parts[0] not in steps:
+            raise ConfigError(
+                f"there is no step {parts[0]!r}", where=f"--set {text}", remedy=suggest(parts[0], steps)
+            )
+    target: Any = steps[parts[0]] if parts[0] in steps else recipe
+    if target is not recipe:
+        parts = parts[1:]
+    elif parts[0] not in {f.alias or n for n, f in Recipe.model_fields.items()}:
+        known = [*steps, *Recipe.model_fields]
+        raise ConfigError(
+            f"nothing is called {parts[0]!r}", where=f"--set {text}", remedy=suggest(parts[0], known)
+        )
+    if not parts:
+        raise ConfigError("an override names a whole step", where=f"--set {text}", expected="step.field=value")
+    for part in parts[:-1]:
+        if isinstance(target, list) and part.isdigit() and int(part) < len(target):
+            target = target[int(part)]
+            continue
+        if not isinstance(target, dict):
+            raise ConfigError("an override goes through a plain value", where=f"--set {text}", found=part)
+        target = target.setdefault(part, {})
+    if isinstance(target, list) and parts[-1].isdigit() and int(parts[-1]) < len(target):
+        target[int(parts[-1])] = value
+    elif isinstance(target, dict):
+        target[parts[-1]] = value
+    else:
+        raise ConfigError("an override goes through a plain value", where=f"--set {text}", found=parts[-1])
