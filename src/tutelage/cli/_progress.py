@@ -1,0 +1,32 @@
+"""What a run tells while it goes on: one line for each step, and a bar for training, on standard error.
+
+Off a terminal only steps that took computing are told, so logs stay short.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tutelage.cli._output import note
+
+
+def teller(quiet: bool) -> Any:
+    """A listener for run events; None when nothing shall be told."""
+    return None if quiet else _tell
+
+
+def _tell(event: Mapping[str, Any]) -> None:
+    kind = event["event"]
+    if kind == "run":
+        note(f"run {event['run_id']}")
+    elif kind == "done":
+        place = " ".join(str(event[key]) for key in ("arm", "seed") if event.get(key) is not None)
+        label = f"{event['name']} [{place}]" if place else event["name"]
+        if not event.get("cached"):
+            note(f"  {label}: {event.get('seconds') or 0:.1f} s")
+        elif sys.stderr.isatty():
+            note(f"  {label}: in the store")
+    elif kind == "gate":
+        note(f"  gate {event['name']}: {'passed' if event['passed'] else 'FAILED'}  {event.get('reason', '')}")
+    elif kind == "source":
+        note(f"  reading {event['name']}")

@@ -1,0 +1,130 @@
+"""`tutelage inspect`: see what a model would be trained on, token by token, and why rows were dropped."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tutelage.cli._options import AsJson, Workspace, workspace_or_here
+from tutelage.cli._output import print_json
+from tutelage.core.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    from tutelage.core.dataset import Dataset
+
+
+def inspect_command(
+    data: Annotated[str, typer.Argument(help="A file or folder, or the name of a step of a run.")],
+    model: Annotated[
+        str | None, typer.Option(help="Show rows as this model's tokens, trained ones marked.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="How many rows.", min=0)] = 3,
+    row_id: Annotated[str | None, typer.Option("--id", help="Show this row, kept or dropped.")] = None,
+    max_length: Annotated[int, typer.Option(help="Context length in tokens.", min=2)] = 1024,
+    run_id: Annotated[str, typer.Option("--run", help="The run a step belongs to.")] = "latest",
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show rows as they are trained on, with counts of what was dropped and why."""
+    found = open_data(data, run_id, workspace_or_here(workspace))
+    facts = describe(found, row_id)
+    shown = [row for row in found.rows() if row_id is None or row["id"] == row_id][: rows if row_id is None else 1]
+    rendered = []
+    if model is not None and shown:
+        from tutelage.models.load import load_model
+
+        loaded = load_model(model)
+        rendered = [trained_pieces(row, loaded, max_length) for row in shown]
+    if as_json:
+        print_json({**facts, "shown": rendered or shown})
+        return
+    _print(facts, shown, rendered)
+
+
+def open_data(name: str, run_id: str, workspace: Path) -> "Dataset":
+    """A saved dataset, raw data through its reader, or a step's dataset from the ledger."""
+    from tutelage.core.dataset import MANIFEST, Dataset
+
+    path = Path(name)
+    if (path / MANIFEST).is_file():
+        return Dataset.open(path)
+    if path.exists():
+        from tutelage.core.discovery import build
+
+        return build("data.read.auto").read(name)  # type: ignore[attr-defined]
+    from tutelage.core.store import Store
+    from tutelage.runs import payload
+    from tutelage.runs.ledger import Ledger
+    from tutelage.runs.paths import STATE
+
+    steps = {step["step"]: step for step in Ledger(workspace).run(run_id)["steps"] if step["kind"] == "dataset"}
+    if name not in steps:
+        raise InputError(
+            f"{name!r} is neither a file nor a step that made rows", where=workspace, remedy=suggest(name, steps)
+        )
+    artifact = Store(workspace / STATE / "store").get(steps[name]["key"])
+    if artifact is None:
+        raise InputError(f"the rows of step {name!r} were removed", remedy="run the recipe again")
+    return payload.load_dataset(artifact.path)
+
+
+def describe(data: "Dataset", row_id: str | None) -> dict[str, Any]:
+    """Counts of rows kept, dropped (by the first words of the reason) and quarantined."""
+    reasons: dict[str, int] = {}
+    examples: dict[str, str] = {}
+    fate = None
+    for row in data.dropped.to_pylist():
+        kind = row["reason"].split(":")[0].split(" of ")[0]
+        reasons[kind] = reasons.get(kind, 0) + 1
+        examples.setdefault(kind, row["id"])
+        if row["id"] == row_id:
+            fate = row["reason"]
+    return {
+        "rows": data.num_rows,
+        "columns": data.column_names,
+        "dropped": [{"reason": kind, "rows": count, "example": examples[kind]} for kind, count in reasons.items()],
+        "quarantined": data.quarantined.to_pylist()[:20],
+        **({"id": row_id, "dropped_because": fate} if row_id is not None else {}),
+    }
+
+
+def trained_pieces(row: dict[str, Any], model: Any, max_length: int) -> dict[str, Any]:
+    """The row as runs of tokens of one kind: `pieces` is a list of (text, trained)."""
+    from tutelage.models.encode import encode_row
+
+    encoded = encode_row(row, model, max_length)
+    runs: list[tuple[list[int], bool]] = []
+    for token, trained in zip(encoded.ids, encoded.trained):
+        if not runs or runs[-1][1] != trained:
+            runs.append(([], trained))
+        runs[-1][0].append(token)
+    pieces = [(model.tokenizer.decode(ids), trained) for ids, trained in runs]
+    return {"id": encoded.example_id, "tokens": len(encoded), "trained": encoded.n_trained, "pieces": pieces}
+
+
+def _print(facts: dict[str, Any], shown: list[dict[str, Any]], rendered: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{facts['rows']} rows; columns {', '.join(facts['columns'])}", markup=False)
+    for entry in facts["dropped"]:
+        console.print(
+            f"  dropped {entry['rows']}: {entry['reason']} (for example {entry['example']})", markup=False
+        )
+    for entry in facts["quarantined"]:
+        console.print(f"  set aside: {entry['where']}: {entry['reason']}", markup=False)
+    if facts.get("dropped_because"):
+        console.print(f"{facts['id']} was dropped: {facts['dropped_because']}", markup=False)
+    if rendered:
+        console.print(Text("trained", style="bold green") + Text("  not trained", style="dim"))
+    for row in rendered:
+        console.print(f"\n{row['id']}: {row['tokens']} tokens, {row['trained']} trained", markup=False)
+        line = Text()
+        for text, trained in row["pieces"]:
+            # Control characters of the data are shown, never sent to the terminal.
+            safe = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+            line.append(safe, style="bold green" if trained else "dim")
+        console.print(line)
+    for row in shown if not rendered else []:
+        console.print("\n" + "\n".join(f"{key}: {str(value)[:500]!r}" for key, value in row.items()), markup=False)

@@ -1,0 +1,78 @@
+"""The one console command. Each subcommand is a file of this folder and imports what is heavy when it runs."""
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from tutelage import __version__
+from tutelage.cli._output import fail
+from tutelage.cli.chat import chat_command
+from tutelage.cli.compare import compare_command
+from tutelage.cli.compare_results import compare_results_command
+from tutelage.cli.explain import explain_command
+from tutelage.cli.export import export_command
+from tutelage.cli.fetch import fetch_command
+from tutelage.cli.gc import gc_command
+from tutelage.cli.init import init_command
+from tutelage.cli.inspect import inspect_command
+from tutelage.cli.methods import methods_command
+from tutelage.cli.plan import plan_command
+from tutelage.cli.report import report_command
+from tutelage.cli.resume import resume_command
+from tutelage.cli.run import run_command
+from tutelage.cli.validate import validate_command
+from tutelage.core.errors import EXIT_INTERRUPTED, EXIT_INVALID
+
+app = typer.Typer(
+    name="tutelage",
+    help="Specialise a language model on your own text, and prove that it got better.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+COMMANDS = {
+    "init": init_command,
+    "validate": validate_command,
+    "plan": plan_command,
+    "run": run_command,
+    "resume": resume_command,
+    "compare": compare_command,
+    "compare-results": compare_results_command,
+    "report": report_command,
+    "inspect": inspect_command,
+    "export": export_command,
+    "methods": methods_command,
+    "explain": explain_command,
+    "fetch": fetch_command,
+    "chat": chat_command,
+    "gc": gc_command,
+}
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code (see `core.errors`)."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(given, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_INVALID)
+    except click.exceptions.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except (Exception, KeyboardInterrupt) as error:
+        sys.exit(fail(error, as_json="--json" in given, verbose="--verbose" in given))
+    sys.exit(code if isinstance(code, int) else 0)
