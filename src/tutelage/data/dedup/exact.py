@@ -17,7 +17,6 @@ CARD = {
     "paper": {"title": "Common practice", "identifier": ""},
     "summary": "Drops every row whose text occurs in another row, keeping the best or the first by id.",
     "reads": ["text"],
-    "writes": [],
     "cost": "one hash per row",
     "baseline": None,
     "headline": "the cheapest gain in data quality there is",

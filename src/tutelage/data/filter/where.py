@@ -17,7 +17,6 @@ CARD = {
     "paper": {"title": "Common practice", "identifier": ""},
     "summary": "Keeps rows where a column equals a value, is one of a list, is true, or is not null.",
     "reads": ["{column}"],
-    "writes": [],
     "cost": "one comparison per row",
     "baseline": None,
     "headline": "every drop carries the value that caused it",

@@ -26,7 +26,6 @@ CARD = {
     },
     "summary": "Samples rows without replacement, the likelier the better their score, up to a budget.",
     "reads": ["{column}"],
-    "writes": [],
     "cost": "one hash per row and one sort",
     "baseline": "data.select.random",
     "headline": "the paper finds sampling better than top-k because diversity is kept; not verified here",

@@ -17,8 +17,6 @@ CARD = {
     "name": "data.select.random",
     "paper": {"title": "Common practice", "identifier": ""},
     "summary": "Takes random rows up to a budget in rows or tokens.",
-    "reads": [],
-    "writes": [],
     "cost": "one hash per row",
     "baseline": None,
     "headline": "costs nothing and is hard to beat: most selectors lose to it at equal total cost",

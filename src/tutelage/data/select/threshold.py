@@ -20,7 +20,6 @@ CARD = {
     "paper": {"title": "Common practice", "identifier": ""},
     "summary": "Takes the rows whose score lies between two bounds, thinned at random to a budget if given.",
     "reads": ["{column}"],
-    "writes": [],
     "cost": "one comparison per row",
     "baseline": "data.select.random",
     "headline": "keeps quality constant where top-k keeps quantity constant",

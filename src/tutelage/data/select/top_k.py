@@ -18,7 +18,6 @@ CARD = {
     "paper": {"title": "Common practice", "identifier": ""},
     "summary": "Takes the rows with the best score in a column, up to a budget in rows or tokens.",
     "reads": ["{column}"],
-    "writes": [],
     "cost": "one sort",
     "baseline": "data.select.random",
     "headline": "as good as the score it sorts by; tends to lose diversity",
