@@ -15,6 +15,8 @@ from tutelage.data.read._rows import Rows
 
 COMPRESSED = (".gz", ".zst")
 _BLOCK = 1 << 20
+# When a compressed file breaks off, what was read ahead is lost: small steps keep the rows before it.
+_SMALL_BLOCK = 1 << 16
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules"}
 _WIDE_MARKS = {
     b"\xff\xfe\x00\x00": "UTF-32",
@@ -94,10 +96,10 @@ def open_binary(path: Path) -> BinaryIO:
     """The file's bytes as a stream, decompressed by suffix (.gz, .zst)."""
     try:
         if path.suffix.lower() == ".gz":
-            return io.BufferedReader(gzip.open(path, "rb"), _BLOCK)  # type: ignore[arg-type]
+            return gzip.open(path, "rb")
         if path.suffix.lower() == ".zst":
             # Arrow's decoder notices a frame that ends too early; zstandard's stream reader does not.
-            return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), _BLOCK)
+            return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), _SMALL_BLOCK)
         return path.open("rb", buffering=_BLOCK)
     except OSError as error:
         raise unreadable(error) from None

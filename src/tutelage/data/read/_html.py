@@ -49,8 +49,14 @@ class _Text(HTMLParser):
             self._pre = max(self._pre - 1, 0)
 
     def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self.parts.append(data if self._pre else re.sub(r"\s+", " ", data))
+        if self._hidden:
+            return
+        if not self._pre:
+            data = re.sub(r"\s+", " ", data)
+            if not self.parts or self.parts[-1].endswith(("\n", " ")):
+                data = data.lstrip()
+        if data:
+            self.parts.append(data)
 
 
 def html_to_text(source: str) -> str:
@@ -59,5 +65,5 @@ def html_to_text(source: str) -> str:
     parser.feed(source)
     parser.close()
     text = "".join(parser.parts)
-    text = re.sub(r"[ \t]*\n[ ]*", "\n", text)
+    text = re.sub(r"[ \t]+\n", "\n", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip()

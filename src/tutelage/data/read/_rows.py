@@ -127,16 +127,18 @@ class Rows:
 
     def bad(self, error: InputError, name: str, place: str = "", raw: str = "") -> None:
         """A row or file that cannot be kept: raise with its place, or put it into quarantine."""
+        # The builder's own errors say in `where` which id it was.
+        found = error.where if error.found is None else error.found
         if self.on_error == "raise":
             where = self.folder / name if name else self.folder
             raise InputError(
                 error.what,
                 where=f"{where}, {place}" if place else where,
                 expected=error.expected,
-                found=error.found,
+                found=found,
                 remedy=error.remedy,
             ) from None
-        facts = error.what if error.found is None else f"{error.what}; found {error.found}"
+        facts = error.what if found is None else f"{error.what}; found {found}"
         # Lone surrogates cannot be stored; they are what some of these rows are here for.
         facts, raw = (text.encode("utf-8", "backslashreplace").decode() for text in (facts, raw))
         self._builder.quarantine(f"{name}, {place}" if place else name, facts, raw)

@@ -181,6 +181,12 @@ class Csv(Reader):
                 cells = next(reader)
             except StopIteration:
                 return
+            except InputError as error:
+                if not width:
+                    raise
+                # The rows before a broken end count.
+                rows.bad(error, name)
+                return
             except csv.Error as error:
                 rows.bad(_broken(error), name, f"line {line}")
                 continue
