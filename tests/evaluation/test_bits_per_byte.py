@@ -52,8 +52,8 @@ def test_the_interval_is_the_delta_method_over_clusters():
 
 
 def test_only_the_completion_is_scored_and_a_context_leaves_the_item_the_same():
-    rows = [{"prompt": "Hello ", "completion": "world"}]
-    model = LookupModel({("Hello ", "world"): -10 * math.log(2), ("seen\n\nHello ", "world"): -5 * math.log(2)})
+    rows = [{"prompt": "Hello ", "completion": "wörl"}]
+    model = LookupModel({("Hello ", "wörl"): -10 * math.log(2), ("seen\n\nHello ", "wörl"): -5 * math.log(2)})
     plain = evaluate(rows, model)
     helped = evaluate([rows[0] | {"context": "seen"}], model)
     ignored = evaluate([rows[0] | {"context": "seen"}], model, use_context=False)

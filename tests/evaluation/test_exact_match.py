@@ -1,46 +1,22 @@
 """Exact match: normalisation, extraction, and that failures stay in the denominator."""
 
-from decimal import Decimal
-
 import pytest
 
 from toy.lookup_model import LookupModel
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import ConfigError, InputError
-from tutelage.evaluation.exact_match import ExactMatch, last_number, normalise
+from tutelage.evaluation.exact_match import ExactMatch
 
 PROOF = {"evaluation.exact_match": ["consistent"]}
 MUTATIONS = [
     ("src/tutelage/evaluation/exact_match.py", 'float(right and status == "ok")', "float(right)"),
-    ("src/tutelage/evaluation/exact_match.py", "Decimal(found[-1]", "Decimal(found[0]"),
+    ("src/tutelage/evaluation/exact_match.py", "matches[-1].groups()", "matches[0].groups()"),
     (
         "src/tutelage/evaluation/exact_match.py",
         "any(self.equal(found, reference) for reference in accepted)",
         "all(self.equal(found, reference) for reference in accepted)",
     ),
 ]
-
-
-@pytest.mark.parametrize(
-    ("text", "plain"), [("The  Cat.", "cat"), ("an Ångström!", "ångström"), ("Theatre", "theatre"), ("U.S.", "us")]
-)
-def test_normalise(text, plain):
-    assert normalise(text) == plain
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("3 and 4.", 4),
-        ("1,234.50 $", Decimal("1234.5")),
-        ("-7", -7),
-        ("none", None),
-        ("v2.0 x 10", 10),
-        ("4-2", 2),
-    ],
-)
-def test_last_number(text, number):
-    assert last_number(text) == number
 
 
 ROWS = [
@@ -51,7 +27,7 @@ ROWS = [
 ]
 OUTPUTS = {
     "capital of France?": "paris.\nAnd more",
-    "capital of Spain?": "The Madrid City",
+    "capital of Spain?": " MADRID  City.",
     "capital of Peru?": "Lima...",
     "capital of Chad?": " \n",
 }
@@ -69,7 +45,7 @@ def test_failures_are_statuses_and_stay_in_the_denominator():
 
 def test_numbers_and_extraction():
     rows = [{"prompt": "sum", "answer": "1,200"}, {"prompt": "none", "answer": "3"}]
-    outputs = {"sum": "I add 3 and get #### 1200.0 dollars, or 7", "none": "no number here"}
+    outputs = {"sum": "I add #### 3 and get #### 1200.0 dollars, or 7", "none": "no number here"}
     task = ExactMatch(answer="numeric", extract=r"#### (\S+)")
     result = task.evaluate(LookupModel(outputs=outputs), Dataset.from_rows(rows), {})
     assert result.items.table["score"].to_pylist() == [1.0, 0.0]

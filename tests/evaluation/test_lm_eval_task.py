@@ -16,7 +16,7 @@ from tutelage.evaluation.lm_eval_task import LmEvalTask
 PROOF = {"evaluation.lm_eval_task": ["consistent", "verified"]}
 MUTATIONS = [
     ("src/tutelage/evaluation/_lm_eval_scoring.py", "config.target_delimiter + choice) for", "choice) for"),
-    ("src/tutelage/evaluation/_lm_eval_prompts.py", 'random.Random(f"{seed}:{key}")', 'random.Random(f"{seed}")'),
+    ("src/tutelage/evaluation/_lm_eval_prompts.py", 'random.Random(f"{seed}:{key}")', "random"),
     ("src/tutelage/evaluation/_lm_eval_prompts.py", "if row != item]", "]"),
     ("src/tutelage/evaluation/_lm_eval_prompts.py", "to_target + answer + after", "to_target + answer"),
     ("src/tutelage/evaluation/_lm_eval_scoring.py", "joint=True)]\n    alone", "joint=False)]\n    alone"),
@@ -102,7 +102,26 @@ filter_list:
   - {name: plain, filter: [{function: take_first}]}
 metric_list: [{metric: exact_match, ignore_case: true, ignore_punctuation: true}]
 """
-FILES = {"choice": CHOICE, "letters": LETTERS, "last_word": LAST_WORD, "rolling": ROLLING, "generate": GENERATE}
+# Text and option meet at a space, where joint tokenisation merges and separate tokenisation does not.
+JOINT = """
+task: toy_joint
+dataset_path: json
+dataset_kwargs: {data_files: {test: data/test.jsonl}}
+test_split: test
+doc_to_text: question
+doc_to_target: label
+doc_to_choice: "{{options}}"
+target_delimiter: ""
+output_type: multiple_choice
+"""
+FILES = {
+    "joint": JOINT,
+    "choice": CHOICE,
+    "letters": LETTERS,
+    "last_word": LAST_WORD,
+    "rolling": ROLLING,
+    "generate": GENERATE,
+}
 
 
 @pytest.fixture
@@ -163,7 +182,7 @@ def harness(model, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", ["choice", "letters"])
+@pytest.mark.parametrize("name", ["choice", "letters", "joint"])
 def test_multiple_choice_equals_the_harness(project, model, harness, name):
     theirs, samples = harness(project, name)
     ours = task(project, name, ties="first").evaluate(model, None, {})
@@ -235,6 +254,8 @@ def test_a_subset_has_the_same_prompts_as_the_full_run(project):
     subset, _ = prompts_of(found, Dataset.from_rows(QUESTIONS[14:]))
     assert subset == full[10:]
     assert len(set(full)) == 20
+    # Each item draws its own demonstrations.
+    assert len({prompt.rsplit("Question", 1)[0] for prompt in full}) > 10
     other, _ = prompts_of(found.model_copy(update={"fewshot_seed": 1}))
     assert other != full
 

@@ -26,7 +26,7 @@ CARD = {
     "name": "evaluation.bits_per_byte",
     "paper": {"title": "Common practice", "identifier": ""},
     "summary": "Bits per byte on held-out text, or on completions after their prompt.",
-    "reads": ["text"],
+    "reads": ["text?", "prompt?", "completion?", "context?"],
     "inputs": {"model": "the causal language model that is measured"},
     "needs": ["train"],
     "cost": "window/stride forward passes per token",

@@ -7,11 +7,11 @@ denominator.
 """
 
 import re
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
+from tutelage.core.answers import exact_match, last_number, numeric_match
 from tutelage.core.errors import InputError
 from tutelage.core.method import Inputs, Task
 from tutelage.evaluation._shared import Measurement, prompt_of
@@ -36,23 +36,11 @@ CARD = {
 }
 
 
-def normalise(text: str) -> str:
-    """Lower case, without punctuation and English articles, white space single."""
-    plain = re.sub(r"[^\w\s]", "", text.lower())
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split())
-
-
-def last_number(text: str) -> Decimal | None:
-    """The last number in a text (thousands commas allowed), or None."""
-    found = re.findall(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?", text)
-    return Decimal(found[-1].replace(",", "")) if found else None
-
-
 class ExactMatch(Task):
     """Rows: `prompt` (or `messages`), `answer` (a string, or a list of accepted ones), optional `cluster` or
     `group`.
 
-    `answer` says how answers are compared: "exact" (case, punctuation and English articles ignored) or "numeric"
+    `answer` says how answers are compared: "exact" (case, white space and final punctuation ignored) or "numeric"
     (the last number). `stop` strings end the generation; `chat` renders the prompt as a user turn.
     """
 
@@ -90,8 +78,8 @@ class ExactMatch(Task):
     def equal(self, found: str, reference: str) -> bool:
         """Whether two answers are the same under `answer`."""
         if self.answer == "numeric":
-            return last_number(found) == last_number(reference)
-        return normalise(found) == normalise(reference)
+            return numeric_match(found, reference)
+        return exact_match(found, reference)
 
     def score(self, example: "Mapping[str, Any]", output: str) -> float:
         """1.0 when `output` answers `example` right, else 0.0."""

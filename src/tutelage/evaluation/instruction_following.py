@@ -31,7 +31,6 @@ CARD = {
         "identifier": "arXiv:2311.07911",
     },
     "summary": "Share of instructions whose rules, checked by code, the model's answer satisfies.",
-    "reads": ["prompt", "checks"],
     "inputs": {"model": "the causal language model that is measured"},
     "needs": ["train"],
     "cost": "one prompt and up to max_new_tokens generated tokens per item",
