@@ -255,7 +255,8 @@ def _add(
 def _check_node(recipe: Recipe, node: Node, path: tuple[str | int, ...]) -> None:
     kind, step = node.card.kind, node.step
     where = recipe.where(*path)
-    if kind in NEEDS_ROWS and not node.rows:
+    # A Task whose card reads nothing brings its own rows (bundled probes, a task file).
+    if kind in NEEDS_ROWS and not node.rows and (kind != "Task" or node.card.reads):
         raise ConfigError(f"step {node.name!r} needs rows", where=where, expected="from: a dataset")
     if kind in NEEDS_MODEL and node.model is None:
         raise ConfigError(f"step {node.name!r} needs a model", where=where, expected="model: a name")
