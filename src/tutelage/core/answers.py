@@ -25,7 +25,7 @@ _NUMBER = re.compile(
     rf"""
     (?<![\w.])                                     # not inside a word or a longer number
     (?P<sign>(?<![\d)\]}}%])[-+])?                 # a minus after a digit is a hyphen or a difference
-    [{_CURRENCY}]?\s?(?P<inner>[-+])?
+    (?:[{_CURRENCY}]\s?)?(?P<inner>[-+])?
     (?:
         \\[dt]?frac\s*\{{\s*(?P<top>-?[0-9.,]+)\s*\}}\s*\{{\s*(?P<bottom>-?[0-9.,]+)\s*\}}
       | (?P<whole>[0-9]+)\s+(?P<mixed>[0-9]+)\s?/\s?(?P<mixed_by>[0-9]+)

@@ -31,11 +31,14 @@ def apply_transform(transform: Transform, dataset: Dataset, inputs: Inputs) -> D
 
 def check_balance(before: Dataset, after: Dataset, stage: str) -> None:
     """In = kept + dropped, by id; a stage that loses, invents or counts rows twice stops the run."""
-    key = "source_id" if "source_id" in after.column_names and "source_id" not in before.column_names else "id"
     source = set(before.ids())
-    kept = set(after.column(key).to_pylist())
     dropped = after.dropped.column("id").to_pylist()
-    if kept | set(dropped) != source or kept & set(dropped) or len(dropped) != len(set(dropped)):
+    # A row made from a derived row has a `source_id` too, so the column's presence does not tell which one counts.
+    keys = [key for key in ("id", "source_id") if key in after.column_names]
+    kept_by = {key: set(after.column(key).to_pylist()) for key in keys}
+    balanced = any(kept | set(dropped) == source and not kept & set(dropped) for kept in kept_by.values())
+    if not balanced or len(dropped) != len(set(dropped)):
+        kept = kept_by[keys[-1]]
         lost = sorted(source - kept - set(dropped))[:3]
         invented = sorted((kept | set(dropped)) - source)[:3]
         raise InputError(
