@@ -68,6 +68,7 @@ def building(final: Path, origin: dict[str, Any]) -> Iterator[Path]:
         if final.exists():
             # Only an incomplete or outdated folder gets here; a complete one was returned by the caller.
             shutil.rmtree(final)
+        work.chmod(0o755)  # temporary folders are private, a shared cache is not
         work.rename(final)
     except OSError as error:
         raise StoreError(

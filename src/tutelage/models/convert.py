@@ -19,10 +19,14 @@ from tutelage.models.cache import building, cache_dir, complete, file_sha256, lo
 
 # Changes whenever the same file would convert to a different folder.
 CONVERTER = 1
-# Vocabularies whose pre-tokenizer isolates every \p{N} before the GPT-2 pattern (llama.cpp, llm_tokenizer_bpe).
-_SPLITS_DIGITS = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"})
-# Vocabularies for which transformers' own conversion is already right.
-_AS_CONVERTED = frozenset({"default", "gpt-2", "qwen2"})
+# llama.cpp's names for the pre-tokenizers that we know (its llm_tokenizer_bpe): those that isolate every \p{N}
+# before the GPT-2 pattern, the GPT-2 pattern alone, and Qwen2's pattern.
+_DIGITS = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"})
+_GPT2 = frozenset({"gpt-2", "mpt", "olmo", "jais"})
+QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 Progress = Callable[[str], None]
 
@@ -105,8 +109,9 @@ def _checked_header(source: Path) -> str:
         end = max((int(t.data_offset) + int(t.n_bytes) for t in reader.tensors), default=0)
         if not reader.tensors or end > source.stat().st_size:
             raise ValueError(f"{source.stat().st_size} bytes, tensors end at {end}")
-        field = reader.get_field("tokenizer.ggml.pre")
-        return str(field.contents()) if field is not None else ""
+        kind, pre = (reader.get_field(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
+        # Only byte-level BPE ("gpt2") has a pre-tokenizer to name.
+        return str(pre.contents()) if kind and pre and kind.contents() == "gpt2" else ""
     except Exception as error:  # the reader raises whatever numpy and its enums raise on damaged bytes
         raise ModelError(
             "the GGUF file is damaged or cut off",
@@ -132,7 +137,7 @@ def _write(source: Path, work: Path, pre: str) -> None:
                 remedy="use a file of an architecture that transformers reads from GGUF (llama, qwen2, gemma ...)",
             ) from error
     _strip_quantisation(model)
-    repair_pre_tokenizer(tokenizer, pre)
+    tokenizer = repaired(tokenizer, pre)
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit:
         tokenizer.model_max_length = int(limit)
@@ -156,26 +161,37 @@ def _strip_quantisation(model: Any) -> None:
     model.is_quantized = False
 
 
-def repair_pre_tokenizer(tokenizer: Any, pre: str) -> None:
-    """Give a byte-level BPE tokenizer the splitting of digits that `tokenizer.ggml.pre` asks for.
+def repaired(tokenizer: Any, pre: str) -> Any:
+    """The tokenizer with the splitting that `tokenizer.ggml.pre` names; "" leaves it as it is.
 
-    Warns when the named pre-tokenizer is none of those checked.
+    transformers chooses by architecture and ignores the name; its own classes would do so again when the folder
+    is loaded, so the result is the generic class, which takes the splitting from the file. Warns when the name is
+    none of those known here.
     """
-    if pre in _SPLITS_DIGITS:
-        from tokenizers import pre_tokenizers
+    from tokenizers import Regex, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
 
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-            ]
-        )
-    elif pre and pre not in _AS_CONVERTED:
-        warnings.warn(
-            f"pre-tokenizer {pre!r} of this GGUF is left as transformers converts it and was not checked; "
-            "compare its token ids with the original tokenizer before trusting scores",
-            stacklevel=2,
-        )
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if pre in _GPT2:
+        chosen: Any = whole
+    elif pre in _DIGITS:
+        chosen = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), whole])
+    elif pre == "qwen2":
+        split = pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated")
+        inner = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        chosen = pre_tokenizers.Sequence([split, inner])
+    else:
+        if pre:
+            warnings.warn(
+                f"pre-tokenizer {pre!r} of this GGUF is left as transformers converts it and was not checked; "
+                "compare its token ids with the original tokenizer before trusting scores",
+                stacklevel=2,
+            )
+        return tokenizer
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = chosen
+    specials = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=tokenizer.chat_template, **specials)
 
 
 def stop_ids(tokenizer: Any, declared: Any) -> int | list[int] | None:

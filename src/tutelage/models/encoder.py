@@ -80,7 +80,9 @@ class Encoder(Model):
 
         Raises ModelError when it has no config, tokenizer or safetensors weights, or needs remote code.
         """
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
+
+        from tutelage.models.load import folder_tokenizer
 
         folder = Path(path)
         for needed, pattern in (("config.json", "config.json"), ("safetensors weights", "*.safetensors"),
@@ -92,7 +94,7 @@ class Encoder(Model):
                     remedy="save the model with save_pretrained (safetensors), tokenizer included",
                 )  # fmt: skip
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = folder_tokenizer(folder)
             module = AutoModel.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )

@@ -102,7 +102,7 @@ def load_folder(
         raise ModelError("not a model folder", where=folder, expected="config.json", found="none")
     check_folder(folder, allow_remote_code)
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=allow_remote_code, local_files_only=True)
     if not any("CausalLM" in a or "LMHead" in a for a in config.architectures or []):
@@ -112,9 +112,7 @@ def load_folder(
             raise ModelError("an adapter goes on a causal language model", where=folder, found=config.model_type)
         return Encoder.load(folder, device=device, precision=dtype, name=name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=allow_remote_code, local_files_only=True
-        )
+        tokenizer = folder_tokenizer(folder, allow_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError("a tokenizer cannot be loaded", where=folder, found=_line(error)) from None
     from transformers import AutoModelForCausalLM
@@ -181,6 +179,19 @@ def check_folder(folder: Path, allow_remote_code: bool) -> None:
             found=config.get("model_type"),
             remedy="copy the tokenizer files of the model it was made from into the folder",
         )
+
+
+def folder_tokenizer(folder: Path, allow_remote_code: bool = False) -> Any:
+    """The tokenizer as its file says. Raises what transformers raises."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    settings = folder / "tokenizer_config.json"
+    declared = _json(settings).get("tokenizer_class") if settings.is_file() else None
+    if declared in ("PreTrainedTokenizerFast", "TokenizersBackend") and (folder / "tokenizer.json").is_file():
+        # AutoTokenizer would take the class of the model type, which splits words its own way and not as the
+        # file says: other token ids after saving and loading.
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=allow_remote_code, local_files_only=True)
 
 
 def folder_template(folder: Path, tokenizer: Any) -> ChatTemplate | None:
