@@ -34,6 +34,7 @@ from tutelage.core.stats.intervals import (
     kind_of,
     pseudo_values,
     resamples,
+    seed_components,
 )
 from tutelage.core.stats.twoway import Components
 
@@ -307,10 +308,10 @@ def _corpus(
     else:
         # The bootstrap stands in for the cluster sums of the two-way components.
         usable = replicates[np.isfinite(replicates).all(axis=1)]
-        v_i = float(usable.mean(axis=1).var(ddof=1))
         rest = usable - usable.mean(axis=1, keepdims=True)
-        v_e = float(rest.var(axis=0, ddof=1).sum() / (seeds * (seeds - 1)))
-        parts = Components(float(runs.var(ddof=1) / seeds), max(v_i - v_e, 0.0), v_e, seeds - 1.0, design.df)
+        v_i = usable.mean(axis=1).var(ddof=1)
+        v_e = rest.var(axis=0, ddof=1).sum() / (seeds * (seeds - 1))
+        parts = seed_components(runs.var(ddof=1) / seeds, v_i, v_e, seeds, design)
         found["method"] = TWO_WAY
         if parts.variance > 0:
             half = twoway.half_width(parts, level)

@@ -17,7 +17,7 @@ from tutelage.core.errors import ComparisonError, InputError
 from tutelage.core.items import ItemLog, ItemMatrix
 from tutelage.core.records import Interval, Record
 from tutelage.core.stats.clusters import ClusterDesign, cluster_design, variance_of_mean
-from tutelage.core.stats.twoway import Components, half_width, two_way
+from tutelage.core.stats.twoway import Components, half_width, seed_and_item_parts, two_way
 
 MetricKind = Literal["auto", "binary", "mean", "ratio", "corpus"]
 Statistic = Callable[[Mapping[str, np.ndarray]], float]
@@ -200,11 +200,15 @@ def components(values: np.ndarray, design: ClusterDesign) -> Components:
     """Variance components of the mean of [R, n] values; fewer than three seeds are averaged per item."""
     if len(values) < MIN_SEEDS:
         return Components(0.0, float(variance_of_mean(values.mean(axis=0), design)), 0.0, 0.0, design.df)
-    v_s, v_i, v_e = (float(v) for v in two_way(values, design))
-    if v_s == 0 and v_i <= v_e:
-        # Counts can give every run the same mean by chance; the true V_s is at least the rest term.
-        v_s = v_e
-    return Components(v_s, max(v_i - v_e, 0.0), v_e, float(len(values) - 1), design.df)
+    return seed_components(*two_way(values, design), len(values), design)
+
+
+def seed_components(
+    v_s: np.ndarray, v_i: np.ndarray, v_e: np.ndarray, seeds: int, design: ClusterDesign
+) -> Components:
+    """Components from the three two-way variances of `seeds` runs."""
+    between, items = seed_and_item_parts(v_s, v_i, v_e)
+    return Components(float(between), float(items), float(v_e), float(seeds - 1), design.df)
 
 
 def mean_of_tasks(
