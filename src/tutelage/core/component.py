@@ -9,7 +9,7 @@ from tutelage.core.method import Method
 
 
 def as_method(value: Any) -> Any:
-    """Build `{use: name, ...}`; anything else is passed on. Raises ConfigError for unknown names and bad fields."""
+    """Build `{use: name, ...}`; anything else is passed on. Raises ConfigError for unknown names or fields."""
     if isinstance(value, str):
         value = {"use": value}
     if isinstance(value, Mapping) and "use" in value:

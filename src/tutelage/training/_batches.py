@@ -37,7 +37,7 @@ class RandomAccess:
 
     def __init__(self, dataset: Dataset) -> None:
         size = 0
-        tables = []
+        tables: list[pa.Table] = []
         stream = None
         path = None
         for table in dataset.shards():
@@ -68,8 +68,6 @@ class Batches:
     def __init__(
         self, dataset: Dataset, draws: Draws, objective: Objective, model: Any, *, max_length: int
     ) -> None:
-        if dataset.num_rows == 0:
-            raise InputError("there is nothing to train on", where="dataset", expected="rows", found="0 rows")
         self._rows = RandomAccess(dataset)
         self._count = dataset.num_rows
         self._draws = draws

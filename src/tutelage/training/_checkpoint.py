@@ -28,7 +28,7 @@ _BUILDING = ".building-"
 
 
 def save(folder: Path, step: int, state: Mapping[str, Any], *, keep: int = 2) -> Path:
-    """Write the checkpoint of `step` below `folder`, completely or not at all; then drop all but the newest `keep`.
+    """Write the checkpoint of `step` below `folder`, completely or not at all; then keep the newest `keep`.
 
     Raises TrainingError where it cannot be written (a full disk); what was complete stays loadable.
     """
@@ -170,12 +170,13 @@ def random_state() -> dict[str, Any]:
     import numpy as np
 
     version, internal, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state()
+    legacy: Any = np.random.get_state()
+    _, keys, position, has_gauss, cached = legacy
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "torch": torch.get_rng_state(),
         "cuda": cuda,
-        "numpy": [torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],  # type: ignore[union-attr]
+        "numpy": [torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
         "python": [version, list(internal), gauss],
     }
 
@@ -207,7 +208,7 @@ def seed_everything(seed: int) -> None:
 
 
 def keep_model(model: Any, folder: Path, step: int) -> Path:
-    """A loadable copy of the model (the adapter alone where it has one) as `folder/step-...`, complete or absent."""
+    """A loadable copy of the model (its adapter alone where it has one) as `folder/step-...`, whole or absent."""
     target = folder / f"step-{step:08d}"
     building = folder / f"{_BUILDING}{target.name}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,17 @@ class ConsumedLog:
     checkpoint, so every step stands there once."""
 
     def __init__(self, folder: Path | None) -> None:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
         self.path = scratch_path(".jsonl") if folder is None else folder / "consumed.jsonl"
-        self._file = self.path.open("ab")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
+        except OSError as error:
+            raise TrainingError(
+                "the checkpoint folder cannot be used",
+                where=self.path.parent,
+                expected="a folder that can be written",
+                found=str(error),
+            ) from None
 
     @property
     def position(self) -> int:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.core.errors import TrainingError
+
 
 class Optimizer:
     """AdamW with masters. `weights` maps parameter names to the float32 tensors that the optimiser moves."""
@@ -29,6 +31,12 @@ class Optimizer:
             name: p if p.dtype in (torch.float32, torch.float64) else p.detach().float().requires_grad_()
             for name, p in self._parameters.items()
         }
+        if not self.weights:
+            raise TrainingError(
+                "the model has no trainable parameter",
+                where=type(module).__name__,
+                remedy="put an adapter on it (adapters.lora), or train it in full",
+            )
         tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
         decayed = {n for n, p in self._parameters.items() if p.ndim >= 2 and id(p) not in tables}
         groups = [

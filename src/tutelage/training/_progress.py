@@ -25,7 +25,7 @@ class Progress:
                 TextColumn("{task.percentage:>3.0f}%"),
                 TextColumn("{task.fields[facts]}"),
                 TimeRemainingColumn(),
-                console=Console(stderr=True),
+                console=Console(stderr=True, force_terminal=True),
                 transient=True,
             )
             self._task = self._bar.add_task(title, total=1.0, facts="")

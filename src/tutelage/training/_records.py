@@ -1,5 +1,6 @@
 """The frozen records of the loop: how it runs and what it did."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
@@ -25,8 +26,9 @@ class Settings(Record):
 
 
 class Fit(Record):
-    """What a run did. Per step: mean loss, learning rate, gradient norm before clipping, tokens. `history`: what the
-    evaluators reported and when; what they cost is not part of `cost`. `consumed`: the file with the row ids of every step. `kept`: share -> folder."""
+    """What a run did. Per step: mean loss, learning rate, gradient norm before clipping, tokens. `history`: what
+    the evaluators reported and when; `evaluation_cost`, theirs, is not part of `cost`. `consumed`: the file with
+    the row ids of every step. `kept`: share of the budget -> model folder."""
 
     losses: tuple[float, ...]
     learning_rates: tuple[float, ...]
@@ -52,3 +54,17 @@ class Fit(Record):
     def tokens_per_second(self) -> float:
         """Training tokens per second, evaluations left out."""
         return self.tokens / self.seconds if self.seconds else 0.0
+
+
+@dataclass
+class Counters:
+    """What the loop counts; JSON in the checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    rows: int = 0
+    skipped: int = 0
+    evaluated: int = 0
+    kept: int = 0
+    micro_tokens: int = 0
+    halved: bool = False

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment, except where weights move or files are renamed: there it waits for the end of the section."""
+"""Ctrl-C at any moment, except where weights move or files are renamed: there it waits for the section's end."""
 
 import signal
 import threading

@@ -1,7 +1,7 @@
 """Train a model: draw rows, take the objective's gradient, step AdamW, until the budget is spent.
 
-theta <- AdamW(theta, g / W, lr * s(progress)), g the summed gradient and W the summed weight of the whole optimiser
-step, s the schedule. A model with an adapter trains the adapter alone; a model without one is trained in full.
+theta <- AdamW(theta, g / W, lr * s(progress)), g the summed gradient and W the summed weight of the whole step,
+s the schedule. A model with an adapter trains the adapter alone; a model without one is trained in full.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,7 +66,9 @@ class Fit(Method):
     @classmethod
     def _right_kind(cls, value: Any, info: Any) -> Any:
         if value is not None and not isinstance(value, _KINDS[info.field_name]):
-            raise ValueError(f"{value.name} is a {value.kind}, not a {_KINDS[info.field_name].kind}")
+            raise ValueError(
+                f"expected a method of kind {_KINDS[info.field_name].kind}; {value.name} is of kind {value.kind}"
+            )
         return value
 
     @field_validator("evaluate_at", "keep_checkpoints")

@@ -1,5 +1,5 @@
-"""The only training loop. It knows no method by name: rows come from a sampler, losses from an objective, rates from
-a schedule, and what happens between backward and step from an update rule.
+"""The only training loop. It knows no method by name: rows come from a sampler, losses from an objective, rates
+from a schedule, and what happens between backward and step from an update rule.
 
 An optimiser step holds `step_tokens` tokens, packed into micro-batches. Gradients of sums are added up over all of
 them and divided once by the weight of the whole step; the norm is logged before it is clipped. The learning rate
@@ -7,42 +7,28 @@ is the schedule's value at the middle of the step. Everything with state is in t
 steps, so that a run killed anywhere and resumed ends with the same bits.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tutelage.core.dataset import Dataset
-from tutelage.core.errors import Interrupted, TrainingError
+from tutelage.core.errors import InputError, Interrupted, TrainingError
 from tutelage.core.method import Objective, RunningUpdate, Sampler, Schedule, UpdateRule
 from tutelage.core.records import Budget, Cost
 from tutelage.models.device import is_out_of_memory
 from tutelage.models.packing import TokenBatch
 from tutelage.training import _checkpoint as checkpoints
 from tutelage.training._batches import Batches, Step, name_some, names
+from tutelage.training._budget import Spent
 from tutelage.training._consumed import ConsumedLog
+from tutelage.training._gradients import Evaluator, accumulate, measure, recompute_activations
 from tutelage.training._optim import Optimizer, backward_flops
 from tutelage.training._progress import Listener, Progress, Stopwatch, mfu, peak_bytes
-from tutelage.training._records import Fit, Settings
+from tutelage.training._records import Counters, Fit, Settings
 from tutelage.training._signals import Interruptible
-
-Evaluator = tuple[str, Callable[[Any], Mapping[str, float]]]
-
-
-@dataclass
-class _Counters:
-    """What the loop counts; JSON in the checkpoint."""
-
-    step: int = 0
-    tokens: int = 0
-    rows: int = 0
-    skipped: int = 0
-    evaluated: int = 0
-    kept: int = 0
-    micro_tokens: int = 0
-    halved: bool = False
 
 
 def fit(
@@ -71,17 +57,18 @@ def fit(
     model) is refused. `evaluators` are (name, callable: model -> metrics); their random numbers do not disturb
     training. Raises TrainingError (non-finite loss, nothing to learn, no memory, full disk) and Interrupted.
     """
+    random = checkpoints.random_state()
     run = _Run(model, dataset, sampler, objective, schedule, budget, settings or Settings(), update_rule, seed)
     run.evaluators = tuple(evaluators)
-    folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-    run.open(folder, identity, resume)
-    model.module.train()
+    run.open(None if checkpoint_dir is None else Path(checkpoint_dir), identity, resume)
     try:
+        model.module.train()
         with Progress(progress, on_event) as run.progress, Interruptible() as run.guard:
             run.loop()
     finally:
         run.consumed.close()
         model.module.eval()
+        checkpoints.set_random_state(random)
     return run.record()
 
 
@@ -103,6 +90,8 @@ class _Run:
         update_rule: UpdateRule | None,
         seed: int,
     ) -> None:
+        if dataset.num_rows == 0:
+            raise InputError("there are no rows to train on", where="dataset", remedy="look at the steps before")
         checkpoints.seed_everything(seed)
         self.model, self.objective, self.schedule, self.budget = model, objective, schedule, budget
         self.settings = settings
@@ -111,20 +100,12 @@ class _Run:
         length = min(settings.max_length, model.max_length)
         self.batches = Batches(dataset, self.draws, objective, model, max_length=length)
         if settings.gradient_checkpointing:
-            model.base_module.gradient_checkpointing_enable({"use_reentrant": False})
-            if hasattr(model.base_module, "enable_input_require_grads"):
-                model.base_module.enable_input_require_grads()
+            recompute_activations(model)
         self.optimizer = Optimizer(
             model.module, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        if not self.optimizer.weights:
-            raise TrainingError(
-                "the model has no trainable parameter",
-                where=model.name,
-                remedy="put an adapter on it (adapters.lora), or train it in full",
-            )
         self.update: RunningUpdate = RunningUpdate() if update_rule is None else update_rule.start(model, seed)
-        self.at = _Counters(micro_tokens=settings.micro_tokens)
+        self.at = Counters(micro_tokens=settings.micro_tokens)
         self.series: dict[str, list[float]] = {"loss": [], "rate": [], "norm": [], "tokens": []}
         self.history: list[dict[str, Any]] = []
         self.kept: dict[str, str] = {}
@@ -132,6 +113,7 @@ class _Run:
         self.before = self.evaluation_cost = Cost()
         self.metered = model.meter.cost
         self.backward_flops = backward_flops(model, settings.gradient_checkpointing)
+        self.token_flops = 2.0 * model.active_params + self.backward_flops
         self.resumed_at: int | None = None
         self.folder: Path | None = None
         self.identity = ""
@@ -144,7 +126,8 @@ class _Run:
         self.folder, self.identity = folder, identity
         self.consumed = ConsumedLog(folder)
         found = checkpoints.newest(folder) if folder is not None and resume else None
-        self.schedule.multiplier(0.0, self.spent()[1])  # a schedule that does not fit fails before any work
+        # A schedule that does not fit its horizon fails before any work.
+        self.schedule.multiplier(0.0, self.nearest()[1])
         if found is None:
             if folder is not None:
                 checkpoints.clear(folder)
@@ -163,7 +146,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.batches.load_state_dict(state["batches"])
         self.update.load_state_dict(state["update"])
-        self.at = _Counters(**state["counters"])
+        self.at = Counters(**state["counters"])
         self.series, self.history, self.kept = state["series"], state["history"], state["kept"]
         self.watch = Stopwatch(state["seconds"])
         self.before = Cost(**state["cost"])
@@ -215,7 +198,7 @@ class _Run:
         try:
             while True:
                 self.milestones()
-                fraction = self.spent()[2]
+                fraction = self.nearest()[2]
                 if fraction >= 1:
                     break
                 if self.watch.seconds - self.saved_at >= self.settings.checkpoint_seconds:
@@ -225,7 +208,7 @@ class _Run:
                 self.save()
         except KeyboardInterrupt:
             self.optimizer.clear()
-            self.at = _Counters(**self.boundary["counters"])
+            self.at = Counters(**self.boundary["counters"])
             self.save()
             raise Interrupted(
                 "training was interrupted",
@@ -235,24 +218,22 @@ class _Run:
                 else f"run the same command again: it resumes from {self.folder}",
             ) from None
 
-    def spent(self) -> tuple[float, float, float]:
-        """(seen, total, share) of the limit that is nearest its end, in its own unit."""
-        return self._nearest(self.at.tokens, self.at.rows, self.cost().flops, self.watch.seconds)
+    def spent(self) -> Spent:
+        """What the run has used of its budget."""
+        return Spent(self.at.tokens, self.at.rows, self.cost().flops, self.watch.seconds)
 
-    def _nearest(self, tokens: float, rows: float, flops: float, seconds: float) -> tuple[float, float, float]:
-        limits = self.budget
-        pairs = ((tokens, limits.tokens), (rows, limits.rows), (flops, limits.flops), (seconds, limits.seconds))
-        found = [(float(seen), float(limit)) for seen, limit in pairs if limit is not None]
-        seen, total = max(found, key=lambda pair: pair[0] / pair[1])
-        return min(seen, total), total, seen / total
+    def nearest(self) -> tuple[float, float, float]:
+        """(seen, total, share) of the limit that is nearest its end."""
+        return self.spent().nearest(self.budget)
 
     def milestones(self) -> None:
         """Run the evaluators and keep copies of the model where their share of the budget is reached."""
-        share = self.spent()[2]
+        share = self.nearest()[2]
         due = sum(point <= share + 1e-12 for point in sorted(self.settings.evaluate_at))
         if self.evaluators and due > self.at.evaluated:
-            found = self.evaluate()
+            found, paid = measure(self.model, self.evaluators)
             with self.guard.deferred():
+                self.metered, self.evaluation_cost = self.metered + paid, self.evaluation_cost + paid
                 self.history.append({"step": self.at.step, "tokens": self.at.tokens, "share": share, **found})
                 self.draws.update({f"eval/{name}": value for name, value in found.items()})
                 self.at.evaluated = due
@@ -267,23 +248,6 @@ class _Run:
                 self.at.kept = due
                 self.boundary = self.capture()
 
-    def evaluate(self) -> dict[str, float]:
-        """Metrics of all evaluators as `<name>/<metric>`; random states and time are put back."""
-        before, paid = checkpoints.random_state(), self.model.meter.cost
-        self.model.module.eval()
-        try:
-            found = {
-                f"{name}/{metric}": float(value)
-                for name, evaluator in self.evaluators
-                for metric, value in evaluator(self.model).items()
-            }
-        finally:
-            self.model.module.train()
-            checkpoints.set_random_state(before)
-            spent = self.model.meter.since(paid)
-            self.metered, self.evaluation_cost = self.metered + spent, self.evaluation_cost + spent
-        return found
-
     def step(self) -> None:
         """One optimiser step."""
         self.watch.start()
@@ -294,8 +258,10 @@ class _Run:
 
     def _step(self) -> None:
         started, spent = self.watch.seconds, self.cost().flops
-        wanted, rows = self.wanted()
-        step = self.batches.take(wanted, rows)
+        # Whatever listeners and probes drew since the last step must not reach this one.
+        checkpoints.set_random_state(self.boundary["random"])
+        wanted = self.spent().next_step(self.budget, self.settings.step_tokens, self.token_flops)
+        step = self.batches.take(*wanted)
         losses, weight = self.accumulate(step)
         total = float(losses.sum())
         self.update_weights(step, total, weight, started)
@@ -311,24 +277,18 @@ class _Run:
             "mfu": mfu(flops, seconds, self.model.device, self.model.dtype),
             "seconds": self.watch.seconds,
         }
-        self.progress.step(min(1.0, self.spent()[2]), facts)
-
-    def wanted(self) -> tuple[int, int | None]:
-        """Tokens of the next step, cut where the budget ends, and rows that are left."""
-        tokens = self.settings.step_tokens
-        if self.budget.tokens is not None:
-            tokens = min(tokens, self.budget.tokens - self.at.tokens)
-        if self.budget.flops is not None:
-            per_token = 2.0 * self.model.active_params + self.backward_flops
-            tokens = min(tokens, int((self.budget.flops - self.cost().flops) / per_token) + 1)
-        rows = None if self.budget.rows is None else self.budget.rows - self.at.rows
-        return max(tokens, 1), rows
+        self.progress.step(min(1.0, self.nearest()[2]), facts)
 
     def accumulate(self, step: Step) -> tuple[torch.Tensor, float]:
         """Gradients of the step's loss sum; halves the micro-batch once when memory runs out."""
         random = checkpoints.random_state()
         try:
-            return self._accumulate(step)
+            micro = self.batches.micro_batches(step, self.at.micro_tokens)
+            losses, weight = accumulate(
+                self.model, micro, self.objective, self.update, self.optimizer, self.backward_flops
+            )
+            self.check_finite(losses, micro)
+            return losses, weight
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -349,25 +309,6 @@ class _Run:
             "warning", message=f"out of memory: micro-batches are halved to {self.at.micro_tokens} tokens"
         )
         return self.accumulate(step)
-
-    def _accumulate(self, step: Step) -> tuple[torch.Tensor, float]:
-        self.optimizer.clear()
-        sums, weight = [], 0.0
-        micro = self.batches.micro_batches(step, self.at.micro_tokens)
-        for batch in micro:
-            batch = batch.to(self.model.device)
-            self.update.before_micro_batch(self.model, batch)
-            loss = self.objective.loss(self.model, batch)
-            self.update.backward(self.model, loss)
-            self.optimizer.fold()
-            self.model.meter.add(
-                backward_flops=self.backward_flops * batch.n_tokens, trained_tokens=batch.n_tokens
-            )
-            sums.append(loss.sum.detach().double())
-            weight += float(loss.weight)
-        found = torch.stack(sums)
-        self.check_finite(found, micro)
-        return found, weight
 
     def check_finite(self, losses: torch.Tensor, micro: Sequence[TokenBatch]) -> None:
         """Raise TrainingError naming the rows of the first micro-batch whose loss is not a number."""
@@ -397,22 +338,22 @@ class _Run:
                 found="0",
                 remedy="drop these rows, or raise max_length if their responses were cut off",
             )
-        after = self.watch.seconds
-        flops = self.cost().flops
-        halfway = self._nearest(
-            self.at.tokens + step.tokens / 2,
-            self.at.rows + step.rows / 2,
-            flops - (2.0 * self.model.active_params + self.backward_flops) * step.tokens / 2,
-            (started + after) / 2,
+        now = self.spent()
+        halfway = Spent(
+            now.tokens + step.tokens / 2,
+            now.rows + step.rows / 2,
+            now.flops - self.token_flops * step.tokens / 2,
+            (started + now.seconds) / 2,
         )
+        seen, horizon, _ = halfway.nearest(self.budget)
         rate = norm = 0.0
         with self.guard.deferred():
             if weight > 0:
                 divisor = self.update.after_backward(self.model, self.optimizer.gradients(), weight)
                 norm = self.optimizer.finish(divisor, self.settings.clip)
-                if norm != norm or norm == float("inf"):
+                if not math.isfinite(norm):
                     raise self.broken("the gradient is not finite", step.ids)
-                rate = self.optimizer.step(self.schedule.multiplier(halfway[0], halfway[1]))
+                rate = self.optimizer.step(self.schedule.multiplier(seen, horizon))
                 self.update.after_step(self.model, self.optimizer.weights)
                 self.optimizer.publish()
             else:

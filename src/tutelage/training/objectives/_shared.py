@@ -23,8 +23,8 @@ MODES = ("token", "sequence", "constant", "sum")
 
 @dataclass(frozen=True)
 class Loss:
-    """`sum`: scalar tensor to differentiate; `weight`: what the step's total is divided by; `metrics`: sums to log,
-    divided by the same weight; `per_example` [documents]: each document's part of `sum`, in the batch's order."""
+    """`sum`: scalar tensor to differentiate; `weight`: what the step's total is divided by; `metrics`: sums to
+    log, divided by the same weight; `per_example` [documents]: each document's part of `sum`, in order."""
 
     sum: "Tensor"
     weight: float

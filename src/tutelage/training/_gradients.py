@@ -1,0 +1,61 @@
+"""The gradient of one optimiser step, micro-batch by micro-batch, and measurements that leave no trace on it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tutelage.core.method import Objective, RunningUpdate
+from tutelage.core.records import Cost
+from tutelage.models.packing import TokenBatch
+from tutelage.training import _checkpoint as checkpoints
+from tutelage.training._optim import Optimizer
+
+Evaluator = tuple[str, Callable[[Any], Mapping[str, float]]]
+
+
+def accumulate(
+    model: Any,
+    micro: Sequence[TokenBatch],
+    objective: Objective,
+    update: RunningUpdate,
+    optimizer: Optimizer,
+    token_flops: float,
+) -> tuple[Tensor, float]:
+    """Leave the gradient of the summed loss in `optimizer`; returns the loss sum of each micro-batch (float64) and
+    the weight of all. `token_flops` are charged per token for the backward pass."""
+    optimizer.clear()
+    sums, weight = [], 0.0
+    for batch in micro:
+        batch = batch.to(model.device)
+        update.before_micro_batch(model, batch)
+        loss = objective.loss(model, batch)
+        update.backward(model, loss)
+        optimizer.fold()
+        model.meter.add(backward_flops=token_flops * batch.n_tokens, trained_tokens=batch.n_tokens)
+        sums.append(loss.sum.detach().double())
+        weight += float(loss.weight)
+    return torch.stack(sums), weight
+
+
+def recompute_activations(model: Any) -> None:
+    """Turn gradient checkpointing on: less memory for one more forward pass."""
+    model.base_module.gradient_checkpointing_enable({"use_reentrant": False})
+    model.base_module.enable_input_require_grads()
+
+
+def measure(model: Any, evaluators: Sequence[Evaluator]) -> tuple[dict[str, float], Cost]:
+    """Metrics as `<name>/<metric>` and their cost, in evaluation mode; random states are put back."""
+    random, paid = checkpoints.random_state(), model.meter.cost
+    model.module.eval()
+    try:
+        found = {
+            f"{name}/{metric}": float(value)
+            for name, evaluator in evaluators
+            for metric, value in evaluator(model).items()
+        }
+    finally:
+        model.module.train()
+        checkpoints.set_random_state(random)
+    return found, model.meter.since(paid)
