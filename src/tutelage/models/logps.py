@@ -107,7 +107,14 @@ def choice_logps(
         sums, top = logits.logsumexp(1), logits.argmax(1)
         here = ((index >= at) & (index < at + len(logits))).nonzero()[:, 0]
         local = index[here] - at
-        found[here] = logits[local, targets[here]] - sums[local]
+        rounded = logits[local, targets[here]]
+        true = rounded
+        if head is not None and head.linear and rows.dtype != torch.float32:
+            layer = head.module
+            true = _exact_logits(rows[index[here]], layer.weight, layer.bias, targets[here]) * head.scale
+        # The exact logit also takes the rounded one's place in the sum, so that p stays below 1.
+        total = sums[local] + torch.log1p((true - sums[local]).exp() - (rounded - sums[local]).exp())
+        found[here] = true - total
         best[here] = top[local]
     return found, best
 
@@ -149,10 +156,7 @@ class _LinearLogps(torch.autograd.Function):
                     mean.mul_(shrink[:, None]).add_(torch.mm(z.to(block.dtype), block).float())
                 top = higher
             rows = weight[targets[here]]
-            true = (h.float() * rows.float()).sum(1)
-            if bias is not None:
-                true = true + bias[targets[here]].float()
-            true = true * scale
+            true = _exact_logits(h, weight, bias, targets[here]) * scale
             if weight.dtype != torch.float32:
                 # The target's logit is exact here but was rounded in the sum: put the exact one in, so that
                 # p <= 1 and a confident prediction is not off by half a unit in the last place of bfloat16.
@@ -191,6 +195,12 @@ class _LinearLogps(torch.autograd.Function):
                 if for_bias is not None:
                     for_bias[v : v + WORDS] = z.sum(0)
         return for_hidden, for_weight, for_bias, None, None
+
+
+def _exact_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    """[n] float32 logit of each state's target: a bfloat16 product would round it to 8 bits."""
+    true = (hidden.float() * weight[targets].float()).sum(1)
+    return true if bias is None else true + bias[targets].float()
 
 
 def _scaled(hidden: Tensor, block: Tensor, bias: Tensor | None, start: int, scale: float) -> Tensor:
