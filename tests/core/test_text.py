@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tutelage.core.errors import InputError
 from tutelage.core.text import words as module
-from tutelage.core.text.duplicates import canonical, cut, paragraphs
+from tutelage.core.text.duplicates import canonical, cut, pieces, repeated_spans
 from tutelage.core.text.hashing import hash64, hash64_many, uniform
 from tutelage.core.text.ngrams import HashSet, ngram_hashes
 from tutelage.core.text.rows import text_array, texts
@@ -151,6 +151,26 @@ def test_canonical_and_paragraphs():
     assert canonical("é") == canonical("e\u0301") == unicodedata.normalize("NFC", "é")
     assert canonical(" A ", strict=True) == " A "
     text = "one\n\n  \ntwo\r\nthree"
-    spans = paragraphs(text)
+    spans = pieces(text, "line")
     assert [text[a:b] for a, b in spans] == ["one\n", "two\r\n", "three"]
     assert cut(text, spans[1:2]) == "one\n\n  \nthree"
+    spans = pieces("\n a\nb\n \nc", "paragraph")
+    assert ["\n a\nb\n \nc"[a:b] for a, b in spans] == [" a\nb\n", "c"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text("ab \n", max_size=12), max_size=6), st.sampled_from(["line", "paragraph"]))
+def test_repeated_pieces_equal_a_plain_scan(texts, unit):
+    ids = [f"r{(7 * i) % 13}" for i in range(len(texts))]
+    expected, seen = {}, set()
+    for identifier, text in sorted(zip(ids, texts)):
+        for start, end in pieces(text, unit):
+            form = canonical(text[start:end])
+            if len(form) >= 2 and form in seen:
+                expected.setdefault(identifier, []).append((start, end))
+            seen.add(form)
+    assert repeated_spans(zip(ids, texts), unit, 2) == expected
+    for text in texts:
+        spans = pieces(text, unit)
+        assert cut(text, spans).strip() == ""
+        assert sorted(spans) == spans
