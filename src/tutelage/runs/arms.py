@@ -1,6 +1,6 @@
 """The arms of a comparison as changes of steps, with the baseline arm made from a method's name where asked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tutelage.core import discovery
@@ -165,8 +165,12 @@ def _check_tune(recipe: Recipe, main: "Graph", metric: str) -> None:
     from tutelage.runs.components import build_method
 
     for number, value in enumerate(tune.grid):
-        where = recipe.where("compare", "tune", "grid", number)
-        build_method(node.step.use, with_field(node.step.fields, tune.field, value), lambda _, where=where: where)
+        place = _at(recipe.where("compare", "tune", "grid", number))
+        build_method(node.step.use, with_field(node.step.fields, tune.field, value), place)
+
+
+def _at(where: str) -> Callable[[str], str]:
+    return lambda field: where
 
 
 def with_field(fields: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -201,8 +205,8 @@ def _replaced_step(recipe: Recipe, baseline: str) -> Step:
 def _replacement(recipe: Recipe, step: Step, baseline: str) -> dict[str, Any]:
     """The change that puts `baseline` in the step's place, with the fields both know.
 
-    Scores that only the replaced method reads are not computed for the baseline, so they are not charged to it: rows
-    come from before the scorers whose columns it does not read (`n_tokens`, which budgets need, is kept).
+    Scores that only the replaced method reads are not computed for the baseline, nor charged to it: its rows come
+    from before the scorers whose columns it does not read (`n_tokens`, which budgets need, is kept).
     """
     cls, card = discovery.load(baseline), discovery.find(baseline)
     fields = {key: value for key, value in step.fields.items() if key in cls.model_fields}

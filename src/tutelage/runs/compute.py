@@ -6,7 +6,7 @@ Nothing here knows a cache: `engine` decides whether a step is computed at all.
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,14 +32,14 @@ class Job:
     inputs: dict[str, Any]
     checkpoint_dir: Path | None = None
     evaluators: list[tuple[str, Any]] = field(default_factory=list)
-    state: Mapping[str, Any] | None = None
+    state: dict[str, Any] | None = None
     models: list[Any] = field(default_factory=list)
     state_cost: Cost = field(default_factory=Cost)
 
 
 @dataclass
 class Output:
-    """What a computation gave: its value, the content hash of it, the fit record of a training, facts for people."""
+    """What a computation gave: its value and content hash, the fit record of a training, facts for people."""
 
     value: Any
     content: str
@@ -48,7 +48,7 @@ class Output:
 
 
 def check_columns(node: Node, rows: Dataset) -> None:
-    """Raise InputError when the card's columns are not there (`?` marks optional ones, `{field}` a field's value)."""
+    """Raise InputError when a column the card reads is not there (`?`: optional; `{field}`: a field's value)."""
     for column in node.card.reads:
         name = column
         if name.startswith("{") and name.rstrip("?").endswith("}"):

@@ -1,4 +1,4 @@
-"""Run a recipe: `run` and `resume`. One process per recipe and workspace; what is complete is kept whatever happens."""
+"""Run a recipe: `run` and `resume`. One process per recipe and workspace; what is complete is kept."""
 
 import contextlib
 import json
@@ -23,14 +23,17 @@ from tutelage.core.errors import (
 )
 from tutelage.core.fingerprint import digest
 from tutelage.runs import gates, paths
-from tutelage.runs.engine import Context, Engine, Listener, Value
+from tutelage.runs.compare import run_comparison
+from tutelage.runs.engine import Engine, Listener
 from tutelage.runs.environment import environment
-from tutelage.runs.graph import Graph, build_graph, check_recipe
+from tutelage.runs.graph import build_graph, check_recipe
 from tutelage.runs.ledger import Ledger
 from tutelage.runs.limit import limited
 from tutelage.runs.plan import Plan, plan
 from tutelage.runs.recipe import Recipe
+from tutelage.runs.rounds import run_rounds
 from tutelage.runs.trackers import tracked
+from tutelage.runs.values import Context, Value
 
 
 @dataclass
@@ -98,7 +101,7 @@ def run(
 
 
 def resume(run_id: str = "latest", workspace: str | Path = ".", *, progress: Listener | None = None) -> RunResult:
-    """Go on with a run that was interrupted, suspended or killed, under the same id; complete steps are not redone."""
+    """Go on with a run that was interrupted, suspended or killed, under its id; complete steps are not redone."""
     folder = Path(workspace).resolve()
     entry = Ledger(folder).run(run_id)
     recipe = Recipe(**entry["recipe"]).placed(Path(entry["place"]["folder"]), entry["place"]["allow_outside"])
@@ -127,7 +130,7 @@ def _execute(
         except WaitingForPerson as error:
             raise _stopped(engine, error, "waiting") from None
         except TutelageError as error:
-            engine.ledger.finish(run_id, "failed", {**error.to_json(), "step": getattr(error, "step", None)})
+            engine.ledger.finish(run_id, "failed", {**error.to_json(), "notes": getattr(error, "__notes__", [])})
             raise
         except BaseException as error:
             engine.ledger.finish(run_id, "crashed", {"error": type(error).__name__, "what": str(error)})
@@ -140,8 +143,6 @@ def _execute(
 def _work(engine: Engine) -> RunResult:
     recipe = engine.recipe
     if recipe.compare is not None:
-        from tutelage.runs.compare import run_comparison
-
         table = run_comparison(engine)
         values: dict[str, Value] = {}
         verdicts = gates.check_arms(recipe, table)
@@ -159,27 +160,6 @@ def _work(engine: Engine) -> RunResult:
     status = "gate failed" if failed else "passed"
     code = EXIT_GATE_FAILED if failed else EXIT_PASS
     return RunResult(engine.run_id, engine.workspace, status, code, values, comparison, verdicts)
-
-
-def run_rounds(engine: Engine, graph: Graph, names: list[str], context: Context) -> dict[str, Value]:
-    """The steps `names`, once or as often as `repeat` says; returns the last round's values."""
-    repeat = engine.recipe.repeat
-    if repeat is None:
-        return engine.run(graph, names, context)
-    carried: dict[str, Value] = {}
-    values: dict[str, Value] = {}
-    needed = {name for name in repeat.carry.values()} | ({repeat.until.metric} if repeat.until else set())
-    wanted = graph.ancestors([*names, *needed])
-    for number in range(repeat.times):
-        engine.emit({"event": "round", "round": number, "of": repeat.times})
-        values = engine.run(graph, wanted, Context(**{**vars(context), "round": number}), carried)
-        carried = {name: values[step] for name, step in repeat.carry.items()}
-        if repeat.until is not None:
-            estimate = values[repeat.until.metric].load().estimate
-            below, above = repeat.until.below, repeat.until.above
-            if (below is not None and estimate < below) or (above is not None and estimate > above):
-                break
-    return values
 
 
 def _stopped(engine: Engine, error: TutelageError, status: str) -> TutelageError:

@@ -12,8 +12,8 @@ from tutelage.core.records import Result
 from tutelage.runs.recipe import Gate, Recipe
 
 if TYPE_CHECKING:
-    from tutelage.runs.compare import ComparisonTable
     from tutelage.runs.engine import Value
+    from tutelage.runs.table import ComparisonTable
 
 
 def check_steps(recipe: Recipe, values: "Mapping[str, Value]") -> list[dict[str, Any]]:
@@ -25,8 +25,8 @@ def check_steps(recipe: Recipe, values: "Mapping[str, Value]") -> list[dict[str,
         result: Result = values[str(gate.step)].load()
         if gate.against is None:
             interval = result.interval
-            bounds = (interval.lo, interval.hi) if interval else (result.estimate, result.estimate)
-            verdicts.append(_bounded(gate, result.estimate, *bounds))
+            low, high = (interval.lo, interval.hi) if interval else (result.estimate, result.estimate)
+            verdicts.append(_bounded(gate, result.estimate, low, high))
             continue
         before: Result = values[gate.against].load()
         if result.items is None or before.items is None:
@@ -48,8 +48,8 @@ def check_arms(recipe: Recipe, table: "ComparisonTable") -> list[dict[str, Any]]
                 verdicts.append(_verdict(gate, "fails", f"the arm has no result: {found.failed}", None, arm))
             elif gate.against is None:
                 measured = found.results[step]
-                bounds = measured.interval or (measured.estimate, measured.estimate)
-                verdicts.append(_bounded(gate, measured.estimate, *bounds, arm))
+                low, high = measured.interval or (measured.estimate, measured.estimate)
+                verdicts.append(_bounded(gate, measured.estimate, low, high, arm))
             else:
                 comparison = table.compared(arm, gate.against, step)
                 if comparison is None:
@@ -66,8 +66,8 @@ def check_arms(recipe: Recipe, table: "ComparisonTable") -> list[dict[str, Any]]
 def _compared(gate: Gate, comparison: Any, arm: str | None = None) -> dict[str, Any]:
     if gate.no_harm is None:
         interval = comparison.interval
-        bounds = (interval.lo, interval.hi) if interval else (comparison.estimate, comparison.estimate)
-        return _bounded(gate, comparison.estimate, *bounds, arm)
+        low, high = (interval.lo, interval.hi) if interval else (comparison.estimate, comparison.estimate)
+        return _bounded(gate, comparison.estimate, low, high, arm)
     narrow = comparison.at_level(0.90)
     if narrow is None:
         return _verdict(gate, "undecided", f"no interval: {comparison.no_interval}", comparison.estimate, arm)
@@ -91,7 +91,7 @@ def _verdict(gate: Gate, state: str, text: str, estimate: float | None, arm: str
     on_undecided = gate.on_undecided or ("fail" if gate.no_harm is not None else "pass")
     good = state == "holds" or (state == "undecided" and on_undecided == "pass")
     return {
-        "gate": gate.name,
+        "name": gate.name,
         "arm": arm,
         "step": gate.step,
         "against": gate.against,
@@ -102,5 +102,5 @@ def _verdict(gate: Gate, state: str, text: str, estimate: float | None, arm: str
         "fired": not good,
         "passed": good if gate.expect == "pass" else not good,
         "estimate": estimate,
-        "text": text,
+        "reason": text,
     }

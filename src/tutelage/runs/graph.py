@@ -5,7 +5,7 @@ so there are no cycles.
 """
 
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,7 +106,7 @@ def check_recipe(recipe: Recipe) -> None:
                 expected="data.read.*",
                 found=source.use,
             )
-        build_method(source.use, source.fields, lambda field, name=name: recipe.where("sources", name, field))
+        build_method(source.use, source.fields, _below(recipe, "sources", name))
     for name, model in recipe.models.items():
         if not recipe.allow_remote and _is_remote(model.load):
             raise ConfigError(
@@ -136,9 +136,7 @@ def build_graph(recipe: Recipe, arm: str | None = None) -> Graph:
                 remedy=suggest(name, known),
             )
     graph = Graph(recipe)
-    kinds: dict[str, str] = {name: "dataset" for name in recipe.sources} | {
-        name: "model" for name in recipe.models
-    }
+    kinds: dict[str, str] = dict.fromkeys(recipe.sources, "dataset") | dict.fromkeys(recipe.models, "model")
     families: dict[str, list[tuple[Any, str]]] = {}
     for number, step in enumerate(recipe.steps):
         path: tuple[str | int, ...] = ("steps", number)
@@ -229,14 +227,14 @@ def _add(
             inputs[key] = build_method(
                 given["use"],
                 {k: v for k, v in given.items() if k != "use"},
-                lambda f, key=key: recipe.where(*path, "inputs", key, f),
+                _below(recipe, *path, "inputs", key),
             )
         elif isinstance(given, list):
             inputs[key] = [found for item in given for found in resolve(item, f"inputs.{key}")]
         else:
             found = resolve(given, f"inputs.{key}")
             inputs[key] = found[0] if len(found) == 1 else found
-    method = build_method(step.use, _filled(step.fields, values), lambda field: recipe.where(*path, field))
+    method = build_method(step.use, _filled(step.fields, values), _below(recipe, *path))
     evaluators = {}
     for key, watch in step.evaluators.items():
         inner = (*path, "evaluators", key)
@@ -244,7 +242,7 @@ def _add(
             raise ConfigError("an evaluator is a Task", where=recipe.where(*inner), found=watch.use)
         watched = resolve(watch.from_, f"evaluators.{key}.from")
         _expect(recipe, kinds, watched[0], "dataset", (*inner, "from"))
-        task = build_method(watch.use, watch.fields, lambda field, inner=inner: recipe.where(*inner, field))
+        task = build_method(watch.use, watch.fields, _below(recipe, *inner))
         evaluators[key] = (task, watched[0])
     node = Node(name, step, method, card, rows, model[0] if model else None, inputs, evaluators)
     _check_node(recipe, node, path)
@@ -310,6 +308,11 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(value, Mapping):
         return {key: _filled(item, values) for key, item in value.items()}
     return [_filled(item, values) for item in value] if isinstance(value, list) else value
+
+
+def _below(recipe: Recipe, *path: str | int) -> Callable[[str], str]:
+    """Names the place of a field below `path`."""
+    return lambda field: recipe.where(*path, *(field.split(".") if field else ()))
 
 
 def _found(recipe: Recipe, name: str, path: tuple[str | int, ...]) -> Card:

@@ -88,7 +88,8 @@ class Ledger:
             )
 
     def step(self, run_id: str, entry: Mapping[str, Any]) -> None:
-        """Record one step: arm, seed, round, step, method, kind, key, content, cached, as_if, paid, seconds, rows_in, facts."""
+        """Record one step: arm, seed, round, step, method, kind, key, content, cached, as_if and paid costs,
+        seconds, rows_in, facts."""
         with self._write() as db:
             number = db.execute("SELECT COUNT(*) FROM steps WHERE run_id = ?", (run_id,)).fetchone()[0]
             db.execute(
@@ -179,8 +180,8 @@ class Ledger:
             return []
         with self._read() as db:
             rows = db.execute(
-                "SELECT seconds, rows_in, as_if, facts FROM steps WHERE method = ? AND cached = 0 AND seconds IS NOT NULL"
-                " ORDER BY at DESC LIMIT 50",
+                "SELECT seconds, rows_in, as_if, facts FROM steps WHERE method = ? AND cached = 0"
+                " AND seconds IS NOT NULL ORDER BY at DESC LIMIT 50",
                 (method,),
             )
             return [_plain(row) for row in rows]

@@ -1,4 +1,4 @@
-"""`--limit N`: the same recipe, small enough to run in seconds; every step still runs, no figure means anything."""
+"""`--limit N`: the same recipe, small enough to run in seconds; every step runs, no figure means anything."""
 
 from collections.abc import Mapping
 from typing import Any

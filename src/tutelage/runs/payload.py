@@ -46,6 +46,11 @@ def load_dataset(folder: Path) -> Dataset:
     return Dataset.open(folder / DATASET)
 
 
+def load_files(folder: Path) -> list[str]:
+    """The files that a writer wrote."""
+    return sorted(str(path) for path in (folder / FILES).rglob("*") if path.is_file())
+
+
 def save_fit(record: Any, folder: Path) -> None:
     """A trainer's record of its fit, as JSON."""
     plain = record.model_dump(mode="json") if hasattr(record, "model_dump") else record

@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.records import Cost
+from tutelage.core.errors import ComparisonError
 from tutelage.runs.arms import all_arms
-from tutelage.runs.engine import Context, Engine, Value, handed_to
+from tutelage.runs.compare import Unknown, arm_contexts
+from tutelage.runs.engine import Engine
 from tutelage.runs.graph import Graph, Node, build_graph
+from tutelage.runs.outside import source_key
 from tutelage.runs.recipe import Recipe
+from tutelage.runs.values import Context, Value, handed_to
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,6 @@ def plan(recipe: Recipe, workspace: str | Path = ".", *, limit: int | None = Non
         graph = build_graph(recipe)
         made.steps.extend(planner.walk(graph, list(graph.nodes), Context()))
         return made
-    from tutelage.runs.compare import arm_contexts
-
     for arm in all_arms(recipe):
         graph = build_graph(recipe, arm)
         for names, context in arm_contexts(recipe, graph, arm):
@@ -102,10 +103,10 @@ class _Planner:
 
     def source(self, name: str) -> PlannedStep:
         use = self.engine.recipe.sources[name].use
-        key = self.engine.source_key(name)
+        key = source_key(self.engine.recipe, self.engine.workspace, name, self.engine.limit)
         artifact = self.engine.store.get(key) if key else None
-        self.known[name] = self.engine.dataset_value(name, artifact, {}) if artifact else None
-        rows = self.known[name].rows if artifact else None  # type: ignore[union-attr]
+        value = self.engine.value(name, artifact, {}) if artifact else None
+        self.known[name], rows = value, value.rows if value else None
         return PlannedStep(name, use, None, None, artifact is not None, rows, **self._predicted(use, None))
 
     def walk(self, graph: Graph, names: list[str], context: Context) -> list[PlannedStep]:
@@ -119,11 +120,14 @@ class _Planner:
                 values[name] = None
                 steps.append(self._step(node, context, None, rows))
                 continue
-            method, seed = self.engine.configured(node, context)
-            if name in context.budgets:
-                upstream = sum((v.as_if for v in needs.values() if v), Cost())
-                method = method.model_copy(update={"budget": context.budgets[name](upstream)})
-            key = self.engine.key(node, method, seed, handed_to(node, lambda n, needs=needs: needs[n]))
+            handed = handed_to(node, lambda n, needs=needs: needs[n])  # type: ignore[misc]
+            try:
+                method, seed = self.engine.configured(node, handed, context)
+            except (Unknown, ComparisonError):
+                values[name] = None
+                steps.append(self._step(node, context, None, rows))
+                continue
+            key = self.engine.key(node, method, seed, handed)
             artifact = self.engine.store.get(key)
             if artifact is None and key in self.seen:
                 # Another arm's step with the same key: it runs once.
@@ -131,7 +135,7 @@ class _Planner:
                 steps.append(self._step(node, context, True, rows))
                 continue
             self.seen.add(key)
-            values[name] = self.engine.value(name, artifact, {}) if artifact else None
+            values[name] = self.engine.finished(node, artifact, handed) if artifact else None
             steps.append(self._step(node, context, artifact is not None, rows))
         return steps
 

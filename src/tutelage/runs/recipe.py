@@ -76,8 +76,8 @@ class Watch(_Strict):
 class Step(_Strict):
     """One step. Keys that are not the recipe's own are the configuration of the method `use`.
 
-    `evaluators` (training only) measure while the model trains, `to` (writers only) is where the files go below the
-    workspace, `at` (forecasters only) is the point of the forecast.
+    `evaluators` (training only) measure while the model trains, `to` (writers only) is where the files go below
+    the workspace, `at` (forecasters only) is the point of the forecast.
     """
 
     name: str = Field(pattern=r"^[A-Za-z_][\w-]*$")
@@ -177,8 +177,8 @@ class Gate(_Strict):
     """A condition that ends the run with exit code 3 when it does not hold.
 
     `step` is a Task step. `at_least`/`at_most` bound its estimate, or with `against` the difference (as
-    improvement) to that arm or step; `no_harm: m` asks for "not worse than `against` by more than m". `arm` limits it
-    to one arm. `expect: fail` turns it round: a planted failure must be noticed.
+    improvement) to that arm or step; `no_harm: m` asks for "not worse than `against` by more than m". `arm` limits
+    it to one arm. `expect: fail` turns it round: a planted failure must be noticed.
     """
 
     name: str
@@ -272,8 +272,8 @@ def load_recipe(
 ) -> Recipe:
     """Read and check a recipe file.
 
-    `overrides` are `key.sub=value` with steps by name (`trained.learning_rate=1e-4`, `compare.seeds=[0,1]`); `limit`
-    makes it small (see `limited`). Raises ConfigError with the line where the file is wrong.
+    `overrides` are `key.sub=value` with steps by name (`trained.learning_rate=1e-4`, `compare.seeds=[0,1]`);
+    `limit` makes it small (see `limited`). Raises ConfigError with the line where the file is wrong.
     """
     from tutelage.runs.graph import check_recipe
     from tutelage.runs.limit import limited
@@ -366,14 +366,14 @@ def _override(recipe: dict[str, Any], text: str) -> None:
     if not sign or not all(parts):
         raise ConfigError("an override is not key=value", where=text, expected="trained.learning_rate=1e-4")
     value, _ = _yaml.parse(raw, f"--set {text}")
-    steps = {s.get("name"): s for s in recipe.get("steps") or [] if isinstance(s, dict)}
+    steps: dict[str, Any] = {str(s.get("name")): s for s in recipe.get("steps") or [] if isinstance(s, dict)}
     if parts[0] == "steps" and len(parts) > 1:
         parts = parts[1:]
         if parts[0] not in steps:
             raise ConfigError(
                 f"there is no step {parts[0]!r}", where=f"--set {text}", remedy=suggest(parts[0], steps)
             )
-    target: Any = steps[parts[0]] if parts[0] in steps else recipe
+    target: Any = steps.get(parts[0], recipe)
     if target is not recipe:
         parts = parts[1:]
     elif parts[0] not in {f.alias or n for n, f in Recipe.model_fields.items()}:

@@ -1,0 +1,94 @@
+"""What a recipe brings in from outside: sources read into datasets, models loaded, each once per run."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tutelage.core.dataset import Dataset
+from tutelage.core.errors import InputError
+from tutelage.core.fingerprint import configuration, digest, method_key
+from tutelage.core.records import Cost
+from tutelage.core.store import Artifact, Store
+from tutelage.runs import payload
+from tutelage.runs.components import build_method
+from tutelage.runs.limit import first_rows
+from tutelage.runs.paths import allowed, source_path, tree_hash
+from tutelage.runs.recipe import ModelSpec, Recipe
+
+
+def reader_of(recipe: Recipe, name: str) -> Any:
+    """The configured reader of a source."""
+    source = recipe.sources[name]
+    return build_method(source.use, source.fields, lambda key: recipe.where("sources", name, key))
+
+
+def source_key(recipe: Recipe, workspace: Path, name: str, limit: int | None) -> str | None:
+    """The cache key of a source, or None when what it reads has no path to hash."""
+    if recipe.sources[name].path is None:
+        return None
+    path = source_path(recipe, workspace, name)
+    contents = {"files": tree_hash(path, allowed(recipe, workspace), recipe.allow_outside)}
+    return method_key(reader_of(recipe, name), contents, {"limit": limit})
+
+
+def read_source(
+    recipe: Recipe, workspace: Path, store: Store, name: str, limit: int | None
+) -> tuple[Artifact, bool]:
+    """(the source as an artifact, whether it was there already).
+
+    A source without a path is read every time: there is nothing to hash before, so what was read is the key.
+    """
+    source, reader = recipe.sources[name], reader_of(recipe, name)
+    path = None if source.path is None else str(source_path(recipe, workspace, name))
+    started = time.perf_counter()
+    key, ready = source_key(recipe, workspace, name, limit), None
+    if key is None:
+        ready = reader.read(path)
+        key = digest([source.use, configuration(reader), ready.hash, limit])
+
+    def write(folder: Path) -> dict[str, Any]:
+        dataset = reader.read(path) if ready is None else ready
+        if dataset.num_rows == 0:
+            raise InputError(
+                f"the source {name!r} has no rows",
+                where=path or source.use,
+                expected="at least one row",
+                found=_quarantine(dataset),
+                remedy="check the path and what the reader accepts",
+            )
+        kept = first_rows(dataset, limit) if limit else dataset
+        saved = kept.save(folder / payload.DATASET)
+        facts = {
+            "rows": saved.num_rows,
+            "quarantined": dataset.quarantined.num_rows,
+            "columns": saved.column_names,
+            "report": dataset.report,
+        }
+        cost = Cost(seconds=time.perf_counter() - started)
+        return {"content": saved.hash, "cost": cost.model_dump(), "facts": facts, "method": source.use}
+
+    cached = store.get(key) is not None
+    return store.put(key, write, kind="dataset"), cached
+
+
+def load_spec(recipe: Recipe, spec: ModelSpec) -> Any:
+    """Load a model as a recipe names it: a path relative to the recipe if there is one, else a name."""
+    from tutelage.models.load import load_model
+
+    local = recipe.folder / spec.load
+    source: str | Path = local if "://" not in spec.load and local.exists() else spec.load
+    adapter = recipe.folder / spec.adapter if spec.adapter else None
+    # A hub name in the recipe is the permission to download it, once.
+    return load_model(source, adapter=adapter, device=spec.device, dtype=spec.dtype, offline=False)
+
+
+def load_stored_model(artifact: Artifact) -> Any:
+    """The model of an artifact, in the precision it was saved in."""
+    from tutelage.models.load import load_model
+
+    return load_model(artifact.path / payload.MODEL, dtype=artifact.meta["facts"].get("dtype") or "auto")
+
+
+def _quarantine(dataset: Dataset) -> str:
+    rows = dataset.quarantined.slice(0, 3).to_pylist()
+    return "; ".join(f"{row['where']}: {row['reason']}" for row in rows) or "nothing"
