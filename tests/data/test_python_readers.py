@@ -35,7 +35,7 @@ class Point:
         coordinate."""
         # how far
         return """a
-  b"""
+      b"""
 
     @x.setter
     def x(self, value):
@@ -68,7 +68,7 @@ def test_functions_by_hand():
         ("g", "Wait."),
         ("h", "Odd."),
     ]
-    assert found["Point.x", "The first\ncoordinate."] == 'def x(self):\n    # how far\n    return """a\n  b"""'
+    assert found["Point.x", "The first\ncoordinate."] == 'def x(self):\n    # how far\n    return """a\n      b"""'
     assert found["Point.x", "Set it."] == "def x(self, value):\n    ..."
     assert found["f", "In é line"] == 'def f(a, *, b: int = 2) -> "é": ...; return a + b'
     assert found["h", "Odd."] == "def h():\n    pass"

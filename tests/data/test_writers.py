@@ -40,7 +40,7 @@ MUTATIONS = [
     ("src/tutelage/data/write/csv.py", "str(value).lower() if", "str(value) if"),
     ("src/tutelage/data/write/parquet.py", "writer.write_table(table)", "writer.write_table(table.slice(1))"),
     ("src/tutelage/data/write/hf_dataset.py", '"filename": _FILE', '"filename": "x.arrow"'),
-    ("src/tutelage/data/write/text_folder.py", 'encoded.strip(". ") == ""', "False"),
+    ("src/tutelage/data/write/text_folder.py", 'encoded.endswith((".", " "))', 'encoded.endswith(" ")'),
     ("src/tutelage/data/write/_atomic.py", "building.rename(target)", "target.touch()"),
 ]
 

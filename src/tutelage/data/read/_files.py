@@ -96,7 +96,7 @@ def open_binary(path: Path) -> BinaryIO:
     """The file's bytes as a stream, decompressed by suffix (.gz, .zst)."""
     try:
         if path.suffix.lower() == ".gz":
-            return gzip.open(path, "rb")
+            return gzip.open(path, "rb")  # type: ignore[return-value]
         if path.suffix.lower() == ".zst":
             # Arrow's decoder notices a frame that ends too early; zstandard's stream reader does not.
             return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), _SMALL_BLOCK)

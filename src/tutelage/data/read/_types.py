@@ -127,8 +127,7 @@ def not_finite(place: str, value: object) -> InputError:
 
 def _mixed(place: str, known: Kind, value: Any) -> InputError:
     name = known[0] if isinstance(known, tuple) else known
-    kinds = {dict: "object", list: "list"}
-    found = kinds.get(type(value)) or _scalar(value, place)
+    found = "object" if isinstance(value, dict) else "list" if isinstance(value, list) else _scalar(value, place)
     return InputError(
         f"column {place!r} mixes types",
         expected=f"{name}, as in the rows before",

@@ -37,8 +37,9 @@ _NOT_PROSE = re.compile(r"\s*(?:[-*+|>]\s|\d+[.)]\s|\||\.\. |```|~~~|>>>)")
 def sections(text: str) -> Iterator[tuple[str, list[str]]]:
     """(heading, paragraphs below it up to the next heading), in order; code blocks are left out."""
     lines = text.splitlines()
-    heading, paragraphs, current, fenced = "", [], [], False
-    skip = False
+    heading, fenced, skip = "", False, False
+    paragraphs: list[str] = []
+    current: list[str] = []
     for number, line in enumerate(lines):
         if skip:
             skip = False

@@ -20,6 +20,7 @@ CARD = {
     "name": "data.write.csv",
     "paper": {"title": "RFC 4180: Common Format and MIME Type for CSV Files", "identifier": "rfc:4180"},
     "summary": "Writes rows as CSV (or TSV by suffix) with a header line.",
+    "reads": ["id"],
     "needs": [],
     "cost": "one pass over the rows, memory bounded",
     "baseline": None,

@@ -5,6 +5,7 @@ inferred from the Arrow schema.
 """
 
 import json
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,6 +20,7 @@ CARD = {
         "identifier": "arXiv:2109.02846",
     },
     "summary": "Writes a dataset folder that Hugging Face datasets opens with load_from_disk.",
+    "reads": ["id"],
     "needs": [],
     "cost": "one pass over the rows, memory bounded",
     "baseline": None,
@@ -39,7 +41,7 @@ class HfDataset(Writer):
         names = list(dict.fromkeys(["id", *(self.columns if self.columns is not None else dataset.column_names)]))
         dataset.require(*names)
         schema = dataset.schema.empty_table().select(names).schema
-        state = {
+        state: dict[str, Any] = {
             "_data_files": [{"filename": _FILE}],
             "_fingerprint": dataset.hash[:16],
             "_format_columns": None,

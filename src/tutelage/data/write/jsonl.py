@@ -15,6 +15,7 @@ CARD = {
     "name": "data.write.jsonl",
     "paper": {"title": "Common practice"},
     "summary": "Writes rows as JSON Lines, plain or compressed, for any other trainer.",
+    "reads": ["id"],
     "needs": [],
     "cost": "one pass over the rows, memory bounded",
     "baseline": None,

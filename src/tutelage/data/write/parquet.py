@@ -14,6 +14,7 @@ CARD = {
     "name": "data.write.parquet",
     "paper": {"title": "Apache Parquet file format", "identifier": "https://parquet.apache.org/docs/file-format/"},
     "summary": "Writes rows with their column types as one Parquet file.",
+    "reads": ["id"],
     "needs": [],
     "cost": "one pass over the rows, memory bounded",
     "baseline": None,

@@ -35,7 +35,7 @@ def safe_name(part: str) -> str:
     encoded = "".join(
         c if c.isalnum() or c in _SAFE else "".join(f"%{byte:02X}" for byte in c.encode()) for c in part
     )
-    if encoded.strip(". ") == "" or encoded.split(".")[0].strip().lower() in _RESERVED:
+    if encoded.split(".")[0].strip().lower() in _RESERVED:
         encoded = "".join(f"%{byte:02X}" for byte in encoded[:1].encode()) + encoded[1:]
     if encoded.endswith((".", " ")):
         encoded = encoded[:-1] + f"%{ord(encoded[-1]):02X}"
