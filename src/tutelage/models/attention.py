@@ -39,6 +39,7 @@ class _Bucket:
     keys: Tensor  # [n, P + L]
     mask: Tensor  # [1 or n, L, P + L] float, 0 or -inf
     lengths: list[int]
+    prefixes: list[int]
     causal_only: bool
 
 
@@ -125,9 +126,8 @@ def _bucket(group: list[Unit], device: torch.device) -> _Bucket:
     else:
         hidden = hidden[None]
     mask = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
-    return _Bucket(
-        queries.to(device), keys.to(device), mask.to(device), [u.length for u in group], causal_only=not prefix
-    )
+    lengths, prefixes = [u.length for u in group], [u.prefix for u in group]
+    return _Bucket(queries.to(device), keys.to(device), mask.to(device), lengths, prefixes, causal_only=not prefix)
 
 
 def attention(
@@ -238,10 +238,10 @@ def _windowed(bucket: _Bucket, window: int | None) -> Tensor:
     assert window is not None
     width = bucket.queries.shape[1]
     prefix = bucket.keys.shape[1] - width
-    distance = (torch.arange(width)[:, None] - torch.arange(width)[None, :]).to(bucket.mask.device)
-    mask = bucket.mask.clone()
-    mask[:, :, prefix:].masked_fill_(distance[None] >= window, float("-inf"))
-    return mask
+    place = torch.arange(width)[None] + torch.tensor(bucket.prefixes)[:, None]
+    keys = torch.cat([torch.arange(prefix)[None].expand(len(place), -1), place], dim=1)
+    far = place[:, :, None] - keys[:, None, :] >= window
+    return bucket.mask.expand(len(place), -1, -1).masked_fill(far.to(bucket.mask.device), float("-inf"))
 
 
 AttentionInterface.register(NAME, attention)

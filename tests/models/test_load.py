@@ -1,0 +1,196 @@
+"""Loading and saving: what a folder must hold, adapters on their base, and equality after a round trip."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from tutelage.core.errors import ModelError
+from tutelage.models.load import load_model
+from tutelage.models.peft_io import put_adapter
+from tutelage.models.toy import tiny_causal_lm
+
+IDS = torch.arange(20)[None] + 5
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.module(IDS).logits
+
+
+def adapted(base, targets=("q_proj", "down_proj"), seed=0):
+    torch.manual_seed(seed)
+    module = get_peft_model(base.copy().module, LoraConfig(r=4, target_modules=list(targets)))
+    for name, parameter in module.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return base.around(module.eval())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tiny_causal_lm("llama").save(tmp_path / "base")
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "qwen2", "gemma", "gemma2"])
+def test_saved_and_loaded_model_gives_the_same_logits(tmp_path, arch):
+    model = tiny_causal_lm(arch)
+    loaded = load_model(model.save(tmp_path / "m"), dtype="float32", device="cpu")
+    assert (logits(loaded) - logits(model)).abs().max() <= 1e-5
+    assert loaded.fingerprint == model.fingerprint
+    assert loaded.template.source == model.template.source
+    talk = [{"role": "user", "content": "hi"}]
+    assert loaded.chat_prompt(talk) == model.chat_prompt(talk)
+    assert loaded.generate(["The"], 4) == model.generate(["The"], 4)
+    assert sorted(p.suffix for p in (tmp_path / "m").iterdir() if p.suffix != ".json") == [
+        ".jinja",
+        ".safetensors",
+    ]
+
+
+def test_bfloat16_by_name(folder):
+    assert load_model(folder, dtype="bfloat16", device="cpu").dtype == torch.bfloat16
+    with pytest.raises(ModelError, match="bfloat16"):
+        load_model(folder, dtype="bfloat")
+
+
+def test_adapter_round_trip_and_merge(tmp_path, folder):
+    base = load_model(folder, dtype="float32", device="cpu")
+    tuned = adapted(base)
+    assert (logits(tuned) - logits(base)).abs().max() > 1e-3
+    saved = tuned.save(tmp_path / "adapter")
+    assert (saved / "adapter_model.safetensors").is_file() and not (saved / "model.safetensors").exists()
+    before = logits(base)
+    again = base.with_adapter(saved)
+    assert (logits(again) - logits(tuned)).abs().max() <= 1e-5
+    assert torch.equal(logits(base), before)
+    # The folder names its base, so it loads on its own.
+    alone = load_model(saved, dtype="float32", device="cpu")
+    assert (logits(alone) - logits(tuned)).abs().max() <= 1e-5
+    merged = tuned.merged()
+    assert not hasattr(merged.module, "get_base_model")
+    assert (logits(merged) - logits(tuned)).abs().max() <= 1e-4
+    whole = load_model(merged.save(tmp_path / "merged"), dtype="float32", device="cpu")
+    assert (logits(whole) - logits(tuned)).abs().max() <= 1e-4
+    assert hasattr(tuned.module, "get_base_model")
+
+
+def test_adapter_acts_on_every_verb(tmp_path, folder):
+    base = load_model(folder, dtype="float32", device="cpu")
+    tuned = adapted(base)
+    assert base.score_texts(["The quick"])[0].nll_sum != tuned.score_texts(["The quick"])[0].nll_sum
+    pair = [("The", " quick")]
+    assert base.loglikelihood(pair)[0].sum != tuned.loglikelihood(pair)[0].sum
+    assert abs(base.embed(["The quick"]) - tuned.embed(["The quick"])).max() > 0
+
+
+def test_adapter_with_another_vocabulary_is_refused(tmp_path, folder):
+    other = tiny_causal_lm("llama", vocab_size=300)
+    saved = adapted(other, ("q_proj", "lm_head")).save(tmp_path / "adapter")
+    with pytest.raises(ModelError, match="vocabularies") as error:
+        load_model(folder, adapter=saved, dtype="float32", device="cpu")
+    assert "384" in str(error.value.expected) and "300" in str(error.value.found)
+
+
+def test_adapter_of_another_shape_or_architecture_is_refused(tmp_path, folder):
+    wide = adapted(tiny_causal_lm("llama", width=64)).save(tmp_path / "wide")
+    with pytest.raises(ModelError, match="does not fit"):
+        load_model(folder, adapter=wide, dtype="float32", device="cpu")
+    other = adapted(tiny_causal_lm("gpt2"), ("c_attn",)).save(tmp_path / "gpt2")
+    with pytest.raises(ModelError, match="does not fit|not applied"):
+        load_model(folder, adapter=other, dtype="float32", device="cpu")
+
+
+def test_adapter_that_would_not_apply_is_an_error(tmp_path, folder):
+    from safetensors.torch import load_file, save_file
+
+    base = load_model(folder, dtype="float32", device="cpu")
+    saved = adapted(base).save(tmp_path / "adapter")
+    file = saved / "adapter_model.safetensors"
+    renamed = {k.replace("layers.0", "blocks.0"): v for k, v in load_file(file).items()}
+    save_file(renamed, file)
+    with pytest.raises(ModelError, match="not applied"):
+        put_adapter(base.copy().module, saved)
+    file.rename(saved / "adapter_model.bin")
+    with pytest.raises(ModelError, match="no safetensors weights"):
+        base.with_adapter(saved)
+
+
+def test_adapter_without_base_says_so(tmp_path):
+    saved = adapted(tiny_causal_lm("llama")).save(tmp_path / "adapter")
+    config = json.loads((saved / "adapter_config.json").read_text(encoding="utf-8"))
+    (saved / "adapter_config.json").write_text(
+        json.dumps({**config, "base_model_name_or_path": None}), encoding="utf-8"
+    )
+    with pytest.raises(ModelError, match="does not name its base"):
+        load_model(saved)
+
+
+def test_folder_without_tokenizer(folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="no tokenizer"):
+        load_model(folder)
+
+
+def test_pickled_checkpoint_is_refused(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="pickled") as error:
+        load_model(folder)
+    assert "pytorch_model.bin" in str(error.value.found)
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(ModelError, match="no weights"):
+        load_model(folder)
+
+
+def test_code_of_a_model_never_runs_unasked(folder, tmp_path):
+    ran = tmp_path / "ran"
+    (folder / "modeling_evil.py").write_text(f"open({str(ran)!r}, 'w').close()\n", encoding="utf-8")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil", "AutoConfig": "modeling_evil.EvilConfig"}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelError, match="brings its own code"):
+        load_model(folder)
+    assert not ran.exists()
+
+
+def test_damaged_folders(folder, tmp_path):
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ModelError, match="weights cannot be loaded"):
+        load_model(folder)
+    (folder / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_model(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match="not a model folder"):
+        load_model(folder)
+
+
+def test_tokenizer_larger_than_the_model(folder, tmp_path):
+    big = tiny_causal_lm("llama", vocab_size=600, texts=["many different words make many merges " * 3] * 3)
+    big.tokenizer.add_tokens([f"token{i}" for i in range(400)])
+    shutil.rmtree(tmp_path / "x", ignore_errors=True)
+    big.tokenizer.save_pretrained(tmp_path / "x")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tmp_path / "x" / name, folder / name)
+    with pytest.raises(ModelError, match="more tokens than the model"):
+        load_model(folder)
+
+
+def test_unknown_sources_and_offline_hub(monkeypatch, tmp_path):
+    with pytest.raises(ModelError, match="no such model"):
+        load_model(str(tmp_path / "nowhere"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="not on this machine"):
+        load_model("some-owner/some-model")
+    with pytest.raises(ModelError, match="not available here|no device"):
+        load_model(tiny_causal_lm("llama").save(tmp_path / "m"), device="gpu")
+
+
+MUTATIONS = [
+    ("src/tutelage/models/peft_io.py", "if n != rows}", "if n < 0}"),
+    ("src/tutelage/models/load.py", "if coded and not allow_remote_code", "if False"),
+]
