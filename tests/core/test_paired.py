@@ -21,7 +21,7 @@ MUTATIONS = [
     ("src/tutelage/core/stats/twoway.py", "spread = (1 - share) + share / scale", "spread = (1 - share) + share"),
     ("src/tutelage/core/stats/compare.py", "interval.lo > -_positive(margin)", "interval.lo > _positive(margin)"),
     ("src/tutelage/core/stats/compare.py", "direction * (values_a - values_b)", "(values_a - values_b)"),
-    ("src/tutelage/core/stats/compare.py", "return a, _repeated(b, len(a.seeds))", "return a, b"),
+    ("src/tutelage/core/stats/compare.py", "max(len(a.scores), len(b.scores))", "len(b.scores)"),
 ]
 
 
@@ -114,6 +114,7 @@ def test_swapping_negates_and_itself_is_zero():
         assert forth.p == pytest.approx(back.p)
         lower = compare(a, b, direction=-1)
         assert lower.estimate == pytest.approx(back.estimate)
+        assert (lower.interval.lo, lower.interval.hi) == pytest.approx((back.interval.lo, back.interval.hi))
         assert (lower.estimate_a, lower.direction) == (forth.estimate_a, -1)
         same = compare(a, a)
         assert (same.estimate, same.p) == (0.0, 1.0)
@@ -130,6 +131,7 @@ def test_two_way_components_are_unbiased_and_exact_at_the_ends():
     assert v_i.mean() == pytest.approx(4 / 30 + 9 / 120, rel=0.02)
     assert v_e.mean() == pytest.approx(9 / 120, rel=0.02)
     assert (v_s + v_i - v_e).mean() == pytest.approx(d.mean(axis=(1, 2)).var(), rel=0.03)
+    assert twoway.Components(1.0, 3.0, 0.0, 2.0, 9.0).df == pytest.approx(1 / (1 / 16 / 2 + 9 / 16 / 9))
     only_seeds = twoway.Components(1.0, 0.0, 0.0, 2.0, 399.0)
     assert twoway.p_value(3.0, only_seeds) == pytest.approx(2 * stats.t.sf(3.0, 2), rel=1e-6)
     assert twoway.half_width(only_seeds, 0.99) == pytest.approx(stats.t.isf(0.005, 2), rel=1e-5)

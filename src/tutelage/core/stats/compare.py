@@ -169,7 +169,7 @@ def compare(
     a, b = log_a.matrix(cluster), log_b.matrix(cluster)
     only_a, only_b = len(set(a.keys) - set(b.keys)), len(set(b.keys) - set(a.keys))
     a, b = _paired_items(a, b, intersect)
-    a, b, notes = _paired_seeds(a, b)
+    notes = _seed_notes(a, b)
     kind = metric_kind
     if kind == "auto":
         kinds = {kind_of(log_a, a), kind_of(log_b, b)}
@@ -182,7 +182,7 @@ def compare(
     if kind == "ratio" and a.weights is not None and b.weights is not None:
         weights = (a.weights + b.weights).mean(axis=0)
     design = cluster_design(a.clusters, len(a.keys), weights)
-    runs = len(a.scores)
+    runs = max(len(a.scores), len(b.scores))
     facts: dict[str, Any] = {
         "direction": direction,
         "metric_kind": kind,
@@ -369,28 +369,21 @@ def _taken(matrix: ItemMatrix, keys: Sequence[str]) -> ItemMatrix:
     return ItemMatrix(list(keys), matrix.seeds, matrix.scores[:, rows], weights, matrix.clusters[rows])
 
 
-def _paired_seeds(a: ItemMatrix, b: ItemMatrix) -> tuple[ItemMatrix, ItemMatrix, tuple[str, ...]]:
-    if a.seeds and b.seeds:
-        if len(a.seeds) != len(b.seeds):
-            raise ComparisonError(
-                "the two systems have different numbers of training seeds",
-                expected="one run per seed on both sides",
-                found=f"A has seeds {list(a.seeds)}, B has seeds {list(b.seeds)}",
-                remedy="train the missing runs, or leave the extra ones out of both",
-            )
-        if a.seeds != b.seeds:
-            return a, b, (f"seeds {list(a.seeds)} and {list(b.seeds)} were paired in order",)
-        return a, b, ()
-    if a.seeds:
-        return a, _repeated(b, len(a.seeds)), ("B has no training randomness: one run repeated",)
-    if b.seeds:
-        return _repeated(a, len(b.seeds)), b, ("A has no training randomness: one run repeated",)
-    return a, b, ()
-
-
-def _repeated(matrix: ItemMatrix, runs: int) -> ItemMatrix:
-    weights = None if matrix.weights is None else np.repeat(matrix.weights, runs, axis=0)
-    return ItemMatrix(matrix.keys, (), np.repeat(matrix.scores, runs, axis=0), weights, matrix.clusters)
+def _seed_notes(a: ItemMatrix, b: ItemMatrix) -> tuple[str, ...]:
+    """What to say about the pairing of runs; a single run without a seed is broadcast over the other side's."""
+    if not (a.seeds and b.seeds):
+        side = "B" if a.seeds else "A"
+        return (f"{side} has no training randomness: one run repeated",) if a.seeds or b.seeds else ()
+    if len(a.seeds) != len(b.seeds):
+        raise ComparisonError(
+            "the two systems have different numbers of training seeds",
+            expected="one run per seed on both sides",
+            found=f"A has seeds {list(a.seeds)}, B has seeds {list(b.seeds)}",
+            remedy="train the missing runs, or leave the extra ones out of both",
+        )
+    if a.seeds != b.seeds:
+        return (f"seeds {list(a.seeds)} and {list(b.seeds)} were paired in order",)
+    return ()
 
 
 def _positive(margin: float) -> float:
