@@ -20,7 +20,11 @@ MUTATIONS = [
         "-log_likelihood / (ROLLING[metric] * count)",
         "-log_likelihood / count",
     ),
-    ("src/tutelage/core/results_import.py", 'for name in ("doc_hash", "target_hash")', 'for name in ("doc_id",)'),
+    (
+        "src/tutelage/core/results_import.py",
+        'for name in ("doc_hash", "target_hash")',
+        'for name in ("doc_id", "target_hash")',
+    ),
     ("src/tutelage/runs/compare_results.py", "direction=direction, intersect", "direction=1, intersect"),
     ("src/tutelage/runs/compare_results.py", "primary=list(comparisons)", "primary=[]"),
 ]
