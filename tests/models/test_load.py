@@ -99,7 +99,7 @@ def test_adapter_of_another_shape_or_architecture_is_refused(tmp_path, folder):
     with pytest.raises(ModelError, match="does not fit"):
         load_model(folder, adapter=wide, dtype="float32", device="cpu")
     other = adapted(tiny_causal_lm("gpt2"), ("c_attn",)).save(tmp_path / "gpt2")
-    with pytest.raises(ModelError, match="does not fit|not applied"):
+    with pytest.raises(ModelError, match=r"does not fit|not applied"):
         load_model(folder, adapter=other, dtype="float32", device="cpu")
 
 
@@ -186,7 +186,7 @@ def test_unknown_sources_and_offline_hub(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match="not on this machine"):
         load_model("some-owner/some-model")
-    with pytest.raises(ModelError, match="not available here|no device"):
+    with pytest.raises(ModelError, match="no device"):
         load_model(tiny_causal_lm("llama").save(tmp_path / "m"), device="gpu")
 
 

@@ -73,11 +73,12 @@ def test_packed_equals_each_document_alone(arch, isolation):
     if arch == "gemma2" and isolation == "mask":
         pytest.skip("one mask for all layers cannot hold the sliding window; the self-test refuses it")
     model.use_isolation(isolation)
-    docs = documents(model, [7, 40, 18, 23, 1, 40])
-    packed = logits(model, collate([docs[:4], docs[4:]]))
+    docs = documents(model, [7, 40, 18, 23, 1, 40, 41])
+    packs = [docs[:4], docs[4:6], docs[6:]]
+    packed = logits(model, collate(packs))
     with model.own_attention(), torch.no_grad():
         alone = [model.module(torch.tensor([d.ids])).logits[0] for d in docs]
-    rows = [torch.cat(alone[:4]), torch.cat(alone[4:])]
+    rows = [torch.cat(alone[:4]), torch.cat(alone[4:6]), alone[6]]
     largest = max(float(r.abs().max()) for r in rows)
     for row, expected in zip(packed, rows):
         assert (row[: len(expected)] - expected).abs().max() <= 1e-5 * largest
@@ -96,6 +97,11 @@ def test_changing_one_document_leaves_the_others_unchanged(arch, isolation, dtyp
     assert torch.equal(before[:9], after[:9])
     assert torch.equal(before[39:], after[39:])
     assert not torch.equal(before[9:39], after[9:39])
+
+
+def test_rows_that_end_and_begin_with_the_same_segment_number():
+    units = attention.segment_units(torch.tensor([[0, 0], [0, 0], [0, -1]]))
+    assert units == [attention.Unit(0, 2), attention.Unit(2, 2), attention.Unit(4, 1)]
 
 
 def test_gradients_of_packed_equal_those_of_separate_documents():
@@ -168,5 +174,5 @@ def test_pack_pads_where_packing_is_off():
 MUTATIONS = [
     ("src/tutelage/models/attention.py", "or i % width == 0", "or False"),
     ("src/tutelage/models/attention.py", ".triu(1)", ".triu(2)"),
-    ("src/tutelage/models/packing.py", "        trained[:1] = False\n", ""),
+    ("src/tutelage/models/packing.py", "trained[:1] = False", "trained[:0] = False"),
 ]
