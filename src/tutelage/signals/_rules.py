@@ -4,6 +4,7 @@ Words are runs of letters and digits. A repeated n-gram is found by hash: candid
 where an n-gram repeats, because a longer repeat contains a shorter one.
 """
 
+import itertools
 import re
 
 import numpy as np
@@ -25,8 +26,6 @@ C4_PHRASES = (
 )
 _CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 _SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)")
-_LINES = re.compile(r"\n+")
-_PARAGRAPHS = re.compile(r"\n{2,}")
 _DOCUMENT = np.uint64(0xA24BAED4963EE407)
 
 
@@ -136,34 +135,34 @@ def passes_c4(line: str) -> bool:
 
 def line_columns(text: str, n_words: int) -> dict[str, float]:
     """Every rule of one text that looks at lines, symbols or phrases; shares of nothing are 0."""
-    raw = text.split("\n")
-    full = [line for line in raw if line and not line.isspace()]
-    lines = _LINES.split(text)
-    paragraphs = _PARAGRAPHS.split(text.strip())
-    sizes = [len(line) for line in full]
+    lines = [line for line in text.split("\n") if line]
+    full = [line for line in lines if not line.isspace()]
+    paragraphs = [part.strip("\n") for part in text.strip().split("\n\n") if part]
+    sizes = list(map(len, full))
     n_lines = max(len(full), 1)
     n_characters = max(len(text), 1)
     repeated_lines, repeated_line_characters = _repeats(lines)
     repeated_paragraphs, repeated_paragraph_characters = _repeats(paragraphs)
-    sentences = [line for line in full if passes_c4(line)]
-    stripped = [line.lstrip() for line in full]
-    ends = [line.rstrip() for line in full]
+    stripped = list(map(str.strip, full))
+    terminal = [line for line in stripped if line.endswith(TERMINAL)]
+    cited = [line for line in stripped if line.endswith("]")]
+    sentences = [line for line in itertools.chain(terminal, cited) if passes_c4(line)]
     lowered = text.lower()
     return {
         "rule_hashes_per_word": text.count("#") / max(n_words, 1),
         "rule_ellipses_per_word": sum(text.count(mark) for mark in ELLIPSES) / max(n_words, 1),
         "rule_bullet_lines": sum(line.startswith(("•", "-")) for line in stripped) / n_lines,
-        "rule_ellipsis_lines": sum(line.endswith(ELLIPSES) for line in ends) / n_lines,
-        "rule_duplicate_lines": repeated_lines / len(lines),
+        "rule_ellipsis_lines": sum(line.endswith(ELLIPSES) for line in stripped) / n_lines,
+        "rule_duplicate_lines": repeated_lines / max(len(lines), 1),
         "rule_duplicate_line_characters": repeated_line_characters / n_characters,
-        "rule_duplicate_paragraphs": repeated_paragraphs / len(paragraphs),
+        "rule_duplicate_paragraphs": repeated_paragraphs / max(len(paragraphs), 1),
         "rule_duplicate_paragraph_characters": repeated_paragraph_characters / n_characters,
         "rule_lorem_ipsum": lowered.count("lorem ipsum"),
         "rule_braces": text.count("{"),
         "rule_c4_lines": len(sentences) / n_lines,
         "rule_c4_sentences": sum(max(1, len(_SENTENCE_END.findall(line.strip()))) for line in sentences),
         "rule_long_lines": sum(size >= 200 for size in sizes),
-        "rule_terminal_lines": sum(line.endswith(TERMINAL) for line in full) / n_lines,
+        "rule_terminal_lines": len(terminal) / n_lines,
         "rule_short_lines": sum(size <= 30 for size in sizes) / n_lines,
         "rule_duplicated_characters": _repeats(full)[1] / max(len(text) - text.count("\n"), 1),
         "rule_newlines_per_word": text.count("\n") / max(n_words, 1),

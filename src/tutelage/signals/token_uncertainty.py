@@ -1,0 +1,121 @@
+"""How unsure a model is along each row: entropy, margin and rank of the true token.
+
+Per token: H_t = -sum_v p_v ln p_v (nats); m_t = p_(1) - p_(2); r_t = rank of the true token (1 = most likely).
+Columns: the mean of each, and its mean over the tenth of the tokens where it shows most doubt (highest entropy,
+lowest margin, highest rank; at least one token). Responses of pairs and conversations, texts whole; long texts in
+windows as in signals.token_loss. Empty rows have NaN.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from tutelage.core.errors import InputError
+from tutelage.core.method import Inputs, Scorer, State
+from tutelage.core.text.rows import texts
+from tutelage.signals._shared import response_pairs
+
+CARD = {
+    "name": "signals.token_uncertainty",
+    "paper": {"title": "Common practice", "identifier": ""},
+    "summary": "Entropy, margin and rank of the true token, averaged over each row and its most doubtful tenth.",
+    "reads": ["text"],
+    "writes": ["entropy", "entropy_top", "margin", "margin_top", "rank", "rank_top"],
+    "inputs": {"model": "the causal language model that is asked"},
+    "needs": ["train"],
+    "cost": "one forward pass per token, window/stride passes on long texts",
+    "baseline": "signals.token_loss",
+    "headline": "doubt without knowing the answer; entropy high on noise as well as on what is hard",
+    "version": 1,
+}
+
+TENTH = 0.1
+LARGEST_IS_DOUBT = {"entropy": True, "margin": False, "rank": True}
+
+
+def summarise(values: np.ndarray, largest: bool) -> tuple[float, float]:
+    """(mean, mean of the most doubtful tenth) of the per-token `values` [T]; NaN for none."""
+    if not len(values):
+        return math.nan, math.nan
+    count = max(1, round(TENTH * len(values)))
+    ordered = np.sort(values)
+    return float(values.mean()), float((ordered[-count:] if largest else ordered[:count]).mean())
+
+
+class TokenUncertainty(Scorer):
+    """`window` and `stride` in tokens (stride: half the window)."""
+
+    window: int = Field(default=1024, ge=2)
+    stride: int | None = Field(default=None, ge=1)
+
+    def score(self, shard: pa.Table, state: State, inputs: Inputs) -> dict[str, np.ndarray]:
+        model = inputs["model"]
+        found = {name: np.full((len(shard), 2), np.nan) for name in LARGEST_IS_DOUBT}
+        ids = shard.column("id").to_pylist()
+        for row, documents in enumerate(self._documents(shard, model)):
+            per_token = token_values(model, documents)
+            for name, largest in LARGEST_IS_DOUBT.items():
+                if np.isnan(per_token[name]).any():
+                    raise InputError(
+                        "the model's output is not a number",
+                        where=f"row {ids[row]}",
+                        expected="finite logits",
+                        found="NaN",
+                        remedy="the weights are damaged, or the type overflows: load the model in float32",
+                    )
+                found[name][row] = summarise(per_token[name], largest)
+        return {
+            f"{name}{suffix}": found[name][:, i]
+            for name in LARGEST_IS_DOUBT
+            for i, suffix in enumerate(("", "_top"))
+        }
+
+    def _documents(self, shard: pa.Table, model: Any) -> list[list[Any]]:
+        """Per row the windows to run, each token marked for scoring in exactly one of them."""
+        from tutelage.models.encode import Encoded, encode_prompt, start_id
+
+        window = min(self.window, model.max_length)
+        stride = window // 2 if self.stride is None else min(self.stride, window - 1)
+        pairs = response_pairs(shard, model)
+        first = start_id(model)
+        head = [] if first is None else [first]
+        sources = []
+        if pairs is None:
+            sources = [(head, ids) for ids in model.tokenize(texts(shard))]
+        else:
+            answers = model.tokenize([answer for _, answer in pairs])
+            sources = [(encode_prompt(model, prompt), ids) for (prompt, _), ids in zip(pairs, answers)]
+        rows = []
+        for prompt, ids in sources:
+            full = prompt + ids
+            done = max(1, len(prompt))
+            begin = max(0, done - (window - stride))
+            windows = []
+            while ids and done < len(full):
+                stop = min(begin + window, len(full))
+                windows.append(Encoded(full[begin:stop], [begin + k >= done for k in range(stop - begin)], ""))
+                done, begin = stop, begin + stride
+            rows.append(windows)
+        return rows
+
+
+def token_values(model: Any, documents: list[Any]) -> dict[str, np.ndarray]:
+    """Per scored token of a row's windows: entropy, margin, rank, float64 [T] each."""
+    import torch
+
+    from tutelage.models.logps import token_stats
+    from tutelage.models.packing import collate
+
+    parts: dict[str, list[np.ndarray]] = {name: [np.zeros(0)] for name in LARGEST_IS_DOUBT}
+    model.module.eval()
+    with torch.no_grad():
+        for document in documents:
+            batch = collate([[document]], pad_id=model.pad_id).to(model.device)
+            stats = token_stats(model, batch)
+            for name, values in parts.items():
+                values.append(getattr(stats, name)[batch.response_mask].double().cpu().numpy())
+    model.meter.add(scored_tokens=sum(document.n_trained for document in documents))
+    return {name: np.concatenate(values) for name, values in parts.items()}
