@@ -106,9 +106,8 @@ def _checked_header(source: Path) -> str:
 
     try:
         reader = GGUFReader(str(source))
-        end = max((int(t.data_offset) + int(t.n_bytes) for t in reader.tensors), default=0)
-        if not reader.tensors or end > source.stat().st_size:
-            raise ValueError(f"{source.stat().st_size} bytes, tensors end at {end}")
+        if not reader.tensors:
+            raise ValueError("no tensors")
         kind, pre = (reader.get_field(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
         # Only byte-level BPE ("gpt2") has a pre-tokenizer to name.
         return str(pre.contents()) if kind and pre and kind.contents() == "gpt2" else ""
