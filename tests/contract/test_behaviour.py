@@ -105,6 +105,8 @@ def fields_for(name):
     }
     if name == "data.filter.where":
         chosen = {"column": "kind", "equals": "text"}
+    if name == "data.filter.rules":
+        chosen = {"profile": "none", "keep": {"score": {"min": 0.0}}}
     if name == "evaluation.lm_eval_task":
         chosen = {"path": "task.yaml", "project": str(TOY)}
     return chosen

@@ -23,6 +23,7 @@ ROWS = [
     {"id": "b", "x": 2.0, "y": 5},
     {"id": "c", "x": 3.0, "y": 9},
     {"id": "d", "x": float("nan"), "y": 5},
+    {"id": "e", "x": 0.0, "y": 9},
 ]
 
 
@@ -37,8 +38,9 @@ def test_bounds_are_inclusive_and_the_first_failing_rule_is_the_reason():
         "a": "x is 1, wanted at least 2",
         "c": "y is 9, wanted at most 5",
         "d": "x is missing, wanted at least 2",
+        "e": "x is 0, wanted at least 2",
     }
-    assert got.report["rows_failing_each_rule"] == {"x": 2, "y": 1}
+    assert got.report["rows_failing_each_rule"] == {"x": 3, "y": 2}
 
 
 @pytest.mark.parametrize("profile", ["gopher", "c4", "fineweb", "code"])

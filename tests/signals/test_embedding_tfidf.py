@@ -49,6 +49,8 @@ def test_domains_separate_and_lengths_are_one():
 def test_the_most_frequent_features_stay():
     texts = ["common word"] * 2 + ["common thing"] * 2 + [f"common x{i} x{i}" for i in range(20)] * 2
     assert embed(texts, ngrams=1, features=4).shape[1] == 3
+    state = EmbeddingTfidf(ngrams=1, features=4).fit(Dataset.from_rows({"text": t} for t in texts), {})
+    assert np.isclose(state["idf"].min(), 1.0), "the word of every row has idf 1"
 
 
 def test_rows_without_known_words_are_zero_and_the_fit_may_sample():

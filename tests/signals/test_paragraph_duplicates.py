@@ -10,7 +10,10 @@ MUTATIONS = [
     ("src/tutelage/signals/paragraph_duplicates.py", "end - start for start", "end for start"),
 ]
 PIECE = "A paragraph that is found\nin more than one document."
-ROWS = [{"id": "a", "text": f"Start.\n\n{PIECE}\n"}, {"id": "b", "text": f"{PIECE}\n\nin more than one document."}]
+ROWS = [
+    {"id": "a", "text": f"Start.\n\n{PIECE}\n"},
+    {"id": "b", "text": f"Before.\n\n{PIECE}\n\nin more than one document."},
+]
 
 
 def score(**fields):

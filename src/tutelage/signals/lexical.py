@@ -69,7 +69,9 @@ class Lexical(Scorer):
         rows = range(len(array))
         split = [words.hashes[words.bounds[d] : words.bounds[d + 1]].tolist() for d in rows]
         sizes = np.diff(offsets)
-        packed = np.array([len(zlib.compress(data[offsets[d] : offsets[d + 1]], 6)) for d in rows], dtype=float)
+        packed = np.array(
+            [len(zlib.compress(data[offsets[d] : offsets[d + 1]].tobytes(), 6)) for d in rows], dtype=np.float64
+        )
         model = inputs.get("model")
         tokens = sizes / 4 if model is None else np.asarray(model.count_tokens(array.to_pylist()))
         return {
