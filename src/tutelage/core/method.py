@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tutelage.core.card import ROOMS
 from tutelage.core.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ class Method(BaseModel):
 
     @property
     def name(self) -> str:
-        """The method's name: its path below the package (`data.select.top_k`)."""
-        package, _, path = type(self).__module__.partition(".")
-        return path if package == "tutelage" else type(self).__module__
+        """The method's name: its path below the package that holds the rooms (`data.select.top_k`)."""
+        parts = type(self).__module__.split(".")
+        start = next((number for number, part in enumerate(parts) if number and part in ROOMS), 0)
+        return ".".join(parts[start:])
 
     def config_hash(self) -> str:
         """Hash of the name and the full configuration, defaults included."""

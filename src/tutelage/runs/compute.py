@@ -84,14 +84,11 @@ def compute(job: Job, folder: Path) -> Output:
         made = made.save(folder / payload.DATASET)
         return Output(made, made.hash, facts=_dataset_facts(job.rows, made))
     if kind == "Writer":
-        target = folder / payload.FILES
-        target.mkdir()
         assert job.rows is not None
-        files = method.write(job.rows, str(target))
-        names = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
-        return Output([str(f) for f in files], job.rows.hash, facts={"files": names})
+        method.write(job.rows, str(folder / payload.FILES))
+        files = payload.load_files(folder)
+        return Output(files, job.rows.hash, facts={"files": len(files), "bytes": sum(map(_size, files))})
     if kind == "Task":
-        assert job.rows is not None
         result = method.evaluate(job.model, job.rows, job.inputs)
         payload.save_result(result, folder)
         return Output(result, result.item_log or _hash_of(result), facts=_result_facts(result))
@@ -206,6 +203,10 @@ def _dataset_facts(before: Dataset, after: Dataset) -> dict[str, Any]:
 
 def _result_facts(result: Result) -> dict[str, Any]:
     return {"estimate": result.estimate, "metric": result.metric, "unit": result.unit, "n": result.n_items}
+
+
+def _size(file: str) -> int:
+    return Path(file).stat().st_size
 
 
 def _model_facts(model: Any) -> dict[str, Any]:

@@ -258,7 +258,12 @@ class Engine:
     def _export(self, node: Node, artifact: Artifact) -> None:
         where = self.recipe.where("steps", node.name, "to")
         target = output_path(self.recipe, self.workspace, node.step.to or f"outputs/{node.name}", where)
-        shutil.copytree(artifact.path / payload.FILES, target, dirs_exist_ok=True)
+        written = artifact.path / payload.FILES
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if written.is_dir():
+            shutil.copytree(written, target, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(written, target)
         self.emit({"event": "written", "name": node.name, "path": str(target)})
 
     def _record(

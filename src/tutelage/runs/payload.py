@@ -47,7 +47,9 @@ def load_dataset(folder: Path) -> Dataset:
 
 
 def load_files(folder: Path) -> list[str]:
-    """The files that a writer wrote."""
+    """The files that a writer wrote: one file, or all files of one folder."""
+    if (folder / FILES).is_file():
+        return [str(folder / FILES)]
     return sorted(str(path) for path in (folder / FILES).rglob("*") if path.is_file())
 
 
