@@ -220,6 +220,24 @@ def test_stops_end_tokens_and_limits(model):
         model.generate(["a"], max_new_tokens=0)
 
 
+def test_finished_rows_leave_the_batch_and_change_nothing(model, monkeypatch):
+    prompts = [f"{word} and" for word in ("one", "two", "The", "fox", "dog", "add", "return", "def")]
+    settings = {"temperature": 1.5, "seed": 1, "stop": ("a", "e", "o", "t", "n")}
+    alone = model.generate(prompts, 12, batch_size=1, **settings)
+    widths = []
+    forward = model.module.forward
+
+    def watched(*args, **kwargs):
+        widths.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model.module, "forward", watched)
+    assert model.generate(prompts, 12, batch_size=8, **settings) == alone
+    lengths = sorted(len(g.token_ids) for g in alone)
+    assert lengths[3] < lengths[-1], "the test needs completions that end early"
+    assert widths[0] == 8 and widths[-1] <= 4
+
+
 @pytest.mark.parametrize("arch", ARCHS)
 def test_hidden_states_equal_transformers(arch):
     model = tiny_causal_lm(arch)

@@ -50,6 +50,10 @@ class CausalLM(Model):
         self.prefix_ids: list[int] = [int(i) for i in tokenizer("")["input_ids"]][:1]
         if self.prefix_ids == [self.eos_id] and self.bos_id != self.eos_id:
             self.prefix_ids = []  # a tokenizer that only appends EOS
+        if peft_io.is_adapted(module):
+            from tutelage.models.fused import fuse_lora
+
+            fuse_lora(module)
         self._head: Head | None = None
         self._head_key: tuple[int, type] | None = None
         self._own_attention: str = getattr(self.config, "_attn_implementation", None) or "eager"

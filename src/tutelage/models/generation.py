@@ -86,8 +86,9 @@ def _batch(
     cache = DynamicCache(config=model.config)
     out: list[list[int]] = [[] for _ in prompts]
     texts: list[str | None] = [None] * len(prompts)
+    rows = list(range(len(prompts)))  # the prompt in each row of the batch
     forwarded = int(lengths.sum())
-    for step in range(min(limits.new_tokens, model.max_length - width)):
+    for _ in range(min(limits.new_tokens, model.max_length - width)):
         logits = model.base_module(
             input_ids=ids,
             attention_mask=mask.long(),
@@ -96,23 +97,23 @@ def _batch(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        tokens = _choose(logits.float(), temperature, generators)
-        live = [row for row, text in enumerate(texts) if text is None]
-        for row in live:
-            token = int(tokens[row])
-            out[row].append(token)
-            if token in ends:
-                texts[row] = model.tokenizer.decode(out[row][:-1], skip_special_tokens=True)
-            elif limits.stop:
-                text = model.tokenizer.decode(out[row], skip_special_tokens=True)
-                places = [p for p in (text.find(s) for s in limits.stop) if p >= 0]
-                if places:
-                    texts[row] = text[: min(places)]
-        forwarded += len(live) if step else 0
-        if all(text is not None for text in texts):
+        tokens = _choose(logits.float(), temperature, [generators[r] for r in rows])
+        for row, token in zip(rows, tokens.tolist()):
+            if texts[row] is None:
+                out[row].append(token)
+                texts[row] = _ended(model, out[row], ends, limits.stop)
+        live = [i for i, row in enumerate(rows) if texts[row] is None]
+        if not live:
             break
+        if 2 * len(live) <= len(rows):
+            # Half of the rows are done: go on without them (each time costs a copy of the cache).
+            keep = torch.tensor(live, device=device)
+            cache.batch_select_indices(keep)
+            tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
+            rows = [rows[i] for i in live]
+        forwarded += len(rows)
         ids = tokens[:, None]
-        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         positions = positions[:, -1:] + 1
     model.meter.add(
         forward_flops=2.0 * model.active_params * forwarded,
@@ -128,6 +129,18 @@ def _batch(
         )
         for prompt, tokens, text in zip(prompts, out, texts)
     ]
+
+
+def _ended(model: "CausalLM", tokens: list[int], ends: set[int], stop: tuple[str, ...]) -> str | None:
+    """The completion's text if its last token ended it, else None."""
+    if tokens[-1] in ends:
+        return str(model.tokenizer.decode(tokens[:-1], skip_special_tokens=True))
+    if stop:
+        text = str(model.tokenizer.decode(tokens, skip_special_tokens=True))
+        places = [place for place in (text.find(s) for s in stop) if place >= 0]
+        if places:
+            return text[: min(places)]
+    return None
 
 
 def _choose(logits: torch.Tensor, temperature: float, generators: list[torch.Generator]) -> torch.Tensor:
