@@ -1,7 +1,7 @@
 """LoRA layers that do their arithmetic in four matrix products a pass, and no full-width temporaries.
 
-y = x W^T + b + s (x A^T) B^T, with W frozen. The library's layer makes the low-rank part as a tensor of the size of
-y, scales it and adds it; here both passes accumulate into the frozen layer's product:
+y = x W^T + b + s (x A^T) B^T, with W frozen. The library's layer makes the low-rank part as a tensor of the size
+of y, scales it and adds it; here both passes accumulate into the frozen layer's product:
 forward y += s (x A^T) B^T; backward dx = g W + s (g B) A, dA = s (g B)^T x, dB = s g^T (x A^T).
 The layers stay PEFT's (a subclass of its class): saving, merging and disabling are untouched, and any case but
 plain LoRA (dropout in training, several adapters, variants, hooks on the parts, mixed precision) goes PEFT's way.
