@@ -179,6 +179,13 @@ def test_inputs_of_a_card_are_asked_for(bed):
     assert "lacks the input" in broken(bed, GOOD + f"  - {step}\n")
 
 
+def test_a_task_with_its_own_items_needs_no_rows(bed):
+    step = {"name": "follows", "use": "evaluation.instruction_following", "model": "base"}
+    assert build_graph(bed.recipe(steps=[step])).nodes["follows"].rows == ()
+    with pytest.raises(ConfigError, match="needs rows"):
+        build_graph(bed.recipe(steps=[{**step, "use": "evaluation.toy_task"}]))
+
+
 class TestForeach:
     def test_runs_once_per_value_and_pairs_values(self, bed):
         steps = [

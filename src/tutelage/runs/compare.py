@@ -157,7 +157,7 @@ class _Runner:
         measured_steps = [self.metric, *self.compare.also]
         wanted = graph.ancestors(measured_steps)
         overrides: dict[str, dict[str, Any]] = {}
-        if facts["trained"] and self.compare.tune is not None:
+        if facts["trained"] and self.compare.tune is not None and not self._set_by_arm(name, self.compare.tune):
             facts |= self._search(name, graph, fixed, self.compare.tune)
             overrides = facts.pop("overrides")
         training = last_training(graph, self.metric)
@@ -229,6 +229,11 @@ class _Runner:
             "tuned": {f"{tune.step}.{tune.field}": best[1]},
             "overrides": {tune.step: with_field(node.step.fields, tune.field, best[1])},
         }
+
+    def _set_by_arm(self, name: str, tune: Tune) -> bool:
+        """An arm that writes the tuned field itself is about that value; it is not searched for."""
+        changes = all_arms(self.engine.recipe)[name].get(tune.step, {})
+        return tune.field.partition(".")[0] in changes
 
     def _left(self, upstream: Cost, share: float, arm: str) -> Budget:
         assert self.total is not None and self.unit is not None

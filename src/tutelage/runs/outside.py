@@ -16,10 +16,13 @@ from tutelage.runs.paths import allowed, source_path, tree_hash
 from tutelage.runs.recipe import ModelSpec, Recipe
 
 
-def reader_of(recipe: Recipe, name: str) -> Any:
-    """The configured reader of a source."""
+def reader_of(recipe: Recipe, name: str, limit: int | None = None) -> Any:
+    """The configured reader of a source; one that can stop early does so at `limit` rows."""
     source = recipe.sources[name]
-    return build_method(source.use, source.fields, lambda key: recipe.where("sources", name, key))
+    reader: Any = build_method(source.use, source.fields, lambda key: recipe.where("sources", name, key))
+    if limit is not None and "limit" in type(reader).model_fields:
+        reader = reader.model_copy(update={"limit": min(limit, reader.limit or limit)})
+    return reader
 
 
 def source_key(recipe: Recipe, workspace: Path, name: str, limit: int | None) -> str | None:
@@ -28,7 +31,7 @@ def source_key(recipe: Recipe, workspace: Path, name: str, limit: int | None) ->
         return None
     path = source_path(recipe, workspace, name)
     contents = {"files": tree_hash(path, allowed(recipe, workspace), recipe.allow_outside)}
-    return method_key(reader_of(recipe, name), contents, {"limit": limit})
+    return method_key(reader_of(recipe, name, limit), contents, {"limit": limit})
 
 
 def read_source(
@@ -38,7 +41,7 @@ def read_source(
 
     A source without a path is read every time: there is nothing to hash before, so what was read is the key.
     """
-    source, reader = recipe.sources[name], reader_of(recipe, name)
+    source, reader = recipe.sources[name], reader_of(recipe, name, limit)
     path = None if source.path is None else str(source_path(recipe, workspace, name))
     started = time.perf_counter()
     key, ready = source_key(recipe, workspace, name, limit), None

@@ -6,11 +6,14 @@ training from its own estimate; where neither knows, they are unknown and said t
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tutelage.core.errors import ComparisonError
+from tutelage.core.fingerprint import configuration, digest
+from tutelage.core.method import Method
+from tutelage.core.records import Budget, Cost
 from tutelage.runs.arms import all_arms
 from tutelage.runs.compare import Unknown, arm_contexts
 from tutelage.runs.engine import Engine
@@ -92,12 +95,23 @@ def plan(recipe: Recipe, workspace: str | Path = ".", *, limit: int | None = Non
     return made
 
 
+@dataclass(frozen=True)
+class _Pending:
+    """What a step that has not run will give: `symbol` stands for its content, `rows` where foreseeable."""
+
+    symbol: str
+    rows: int | None
+
+
+_Known = Value | _Pending
+
+
 class _Planner:
-    """Follows keys as far as the store knows them."""
+    """Follows keys as far as the store knows them, and symbols beyond, so that no shared step is counted twice."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.known: dict[str, Value | None] = {}
+        self.known: dict[str, _Known] = {}
         self.seen: set[str] = set()
         self.history: dict[str, list[dict[str, Any]]] = {}
 
@@ -105,65 +119,92 @@ class _Planner:
         use = self.engine.recipe.sources[name].use
         key = source_key(self.engine.recipe, self.engine.workspace, name, self.engine.limit)
         artifact = self.engine.store.get(key) if key else None
-        value = self.engine.value(name, artifact, {}) if artifact else None
-        self.known[name], rows = value, value.rows if value else None
-        return PlannedStep(name, use, None, None, artifact is not None, rows, **self._predicted(use, None))
+        value: _Known = self.engine.value(name, artifact, {}) if artifact else _Pending(f"source {name}", None)
+        self.known[name] = value
+        return PlannedStep(name, use, None, None, artifact is not None, value.rows, **self._predicted(use, None))
 
     def walk(self, graph: Graph, names: list[str], context: Context) -> list[PlannedStep]:
-        values: dict[str, Value | None] = {}
-        steps = []
-        for name in names:
-            node = graph.nodes[name]
-            needs = {other: self._look(other, values) for other in node.references}
-            rows = self._rows(node, needs)
-            if any(value is None for value in needs.values()):
-                values[name] = None
-                steps.append(self._step(node, context, None, rows))
-                continue
-            handed = handed_to(node, lambda n, needs=needs: needs[n])  # type: ignore[misc]
+        values: dict[str, _Known] = {}
+        return [self._walked(graph.nodes[name], values, context) for name in names]
+
+    def _walked(self, node: Node, values: dict[str, _Known], context: Context) -> PlannedStep:
+        needs = {name: self._look(name, values) for name in node.references}
+        counts = [needs[name].rows for name in node.rows]
+        rows = sum(c for c in counts if c is not None) if counts and None not in counts else None
+        pending = {name: value for name, value in needs.items() if isinstance(value, _Pending)}
+        method: Any = node.method
+        artifact, key = None, ""
+        if not pending:
+            ready = {name: value for name, value in needs.items() if isinstance(value, Value)}
+            handed = handed_to(node, ready.__getitem__)
             try:
                 method, seed = self.engine.configured(node, handed, context)
+                key = self.engine.key(node, method, seed, handed)
+                artifact = self.engine.store.get(key)
             except (Unknown, ComparisonError):
-                values[name] = None
-                steps.append(self._step(node, context, None, rows))
-                continue
-            key = self.engine.key(node, method, seed, handed)
-            artifact = self.engine.store.get(key)
-            if artifact is None and key in self.seen:
-                # Another arm's step with the same key: it runs once.
-                values[name] = None
-                steps.append(self._step(node, context, True, rows))
-                continue
-            self.seen.add(key)
-            values[name] = self.engine.finished(node, artifact, handed) if artifact else None
-            steps.append(self._step(node, context, artifact is not None, rows))
-        return steps
+                key = ""
+        if artifact is not None:
+            values[node.name] = self.engine.finished(node, artifact, handed)
+            return self._step(node, context, True, values[node.name].rows, method)
+        symbol = key or self._symbol(node, needs, context)
+        values[node.name] = _Pending(symbol, _rows_out(node, method, rows))
+        if symbol in self.seen:
+            return replace(
+                self._step(node, context, True, rows, method), basis="runs once, with an earlier arm or seed"
+            )
+        self.seen.add(symbol)
+        return self._step(node, context, False if key else None, rows, method)
 
-    def _look(self, name: str, values: Mapping[str, Value | None]) -> Value | None:
+    def _symbol(self, node: Node, needs: Mapping[str, _Known], context: Context) -> str:
+        """Equal for steps that will have equal keys once their inputs are there."""
+        handed = {name: v.symbol if isinstance(v, _Pending) else v.content for name, v in needs.items()}
+        drawn = "seed" in type(node.method).model_fields and not isinstance(node.step.fields.get("seed"), int)
+        seed = context.seed if drawn and node.name not in context.fixed else None
+        arm = context.arm if node.name in context.budgets else None
+        shape = [list(node.rows), node.model, {k: v for k, v in node.inputs.items() if not isinstance(v, Method)}]
+        return digest([node.step.use, configuration(node.method), seed, arm, shape, handed])
+
+    def _look(self, name: str, values: Mapping[str, _Known]) -> _Known:
         if name in values:
             return values[name]
         if name not in self.known:
             self.known[name] = self.engine.outside(name)
         return self.known[name]
 
-    def _rows(self, node: Node, needs: Mapping[str, Value | None]) -> int | None:
-        counts = [value.rows if (value := needs[name]) else None for name in node.rows]
-        return sum(c for c in counts if c is not None) if counts and None not in counts else None
-
-    def _step(self, node: Node, context: Context, cached: bool | None, rows: int | None) -> PlannedStep:
-        predicted = self._predicted(node.step.use, rows)
+    def _step(
+        self, node: Node, context: Context, cached: bool | None, rows: int | None, method: Any
+    ) -> PlannedStep:
+        budget = getattr(method, "budget", None) if node.card.kind == "Trainer" else None
+        predicted = self._predicted(node.step.use, rows, budget)
         return PlannedStep(node.name, node.step.use, context.arm, context.seed, cached, rows, **predicted)
 
-    def _predicted(self, use: str, rows: int | None) -> dict[str, Any]:
+    def _predicted(self, use: str, rows: int | None, budget: Budget | None = None) -> dict[str, Any]:
         if use not in self.history:
             self.history[use] = self.engine.ledger.history(use)
-        past = self.history[use]
+        past = [Cost(**entry["as_if"]) for entry in self.history[use]]
         if not past:
             return {"seconds": None, "peak_bytes": None, "basis": "unknown"}
-        peak = max(entry["as_if"].get("peak_bytes", 0) for entry in past) or None
-        per_row = [e["as_if"]["seconds"] / e["rows_in"] for e in past if e["rows_in"]]
-        if rows and per_row:
-            seconds, basis = statistics.median(per_row) * rows, f"{len(per_row)} earlier runs, per row"
-        else:
-            seconds, basis = statistics.median(e["as_if"]["seconds"] for e in past), f"{len(past)} earlier runs"
-        return {"seconds": seconds, "peak_bytes": peak, "basis": basis}
+        peak = max(cost.peak_bytes for cost in past) or None
+        rates: list[tuple[float, list[float], str]] = []
+        if budget is not None and budget.flops is not None:
+            rates.append((budget.flops, [c.seconds / c.flops for c in past if c.flops], "per FLOP"))
+        if budget is not None and budget.tokens is not None:
+            rates.append(
+                (budget.tokens, [c.seconds / c.trained_tokens for c in past if c.trained_tokens], "per token")
+            )
+        if rows is not None and budget is None:
+            pairs = zip(past, self.history[use], strict=True)
+            rates.append((rows, [c.seconds / e["rows_in"] for c, e in pairs if e["rows_in"]], "per row"))
+        for amount, known, unit in rates:
+            if known:
+                seconds = statistics.median(known) * amount
+                return {"seconds": seconds, "peak_bytes": peak, "basis": f"{len(known)} earlier steps, {unit}"}
+        seconds = statistics.median(cost.seconds for cost in past)
+        return {"seconds": seconds, "peak_bytes": peak, "basis": f"{len(past)} earlier steps"}
+
+
+def _rows_out(node: Node, method: Any, rows: int | None) -> int | None:
+    if node.card.kind == "Scorer":
+        return rows
+    budget = getattr(method, "budget", None)
+    return getattr(budget, "rows", None) if node.card.kind == "Transform" else None

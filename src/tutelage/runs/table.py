@@ -250,8 +250,9 @@ def _cost(settings: Compare, a: ArmRow, b: ArmRow) -> tuple[CostCheck | None, st
     if not (a.trained and b.trained):
         return None, "an untrained arm spends no budget"
     checks = [check_equal_cost(one, other, axis) for one, other in zip(a.cost, b.cost)]
-    if a.search is not None and b.search is not None:
-        checks.append(check_equal_cost(a.search, b.search, axis))
+    if a.search is not None:
+        # The other way round A had less, which is no advantage.
+        checks.append(check_equal_cost(a.search, b.search or Cost(), axis))
     worst = next((check for check in checks if not check.comparable), None)
     if worst is None:
         worst = max(checks, key=lambda check: abs((check.ratio or 0.0) - 1))

@@ -1,0 +1,87 @@
+"""Plans: what is in the store, what will run once, what it will take."""
+
+import pytest
+
+from tutelage.runs import Ledger, plan
+
+ARMS = {"random": {}, "more": {"trained": {"rate": 2.0}}}
+
+
+def by_name(made):
+    return {step.name: step for step in made.steps}
+
+
+def test_nothing_known_then_everything(bed):
+    before = by_name(plan(bed.recipe(), bed.folder))
+    assert before["pool"].cached is False and before["chosen"].cached is None
+    assert before["trained"].seconds is None and before["trained"].basis == "unknown"
+    bed.run()
+    after = by_name(plan(bed.recipe(), bed.folder))
+    assert all(step.cached for step in after.values())
+    assert after["trained"].rows is None and after["chosen"].rows == 20
+
+
+def test_planning_computes_no_step(bed):
+    plan(bed.recipe(), bed.folder)
+    assert not Ledger(bed.folder).file.exists()
+    assert not (bed.folder / ".tutelage" / "store" / "tmp").exists()
+
+
+def test_a_change_is_seen_where_it_begins(bed):
+    bed.run()
+    made = by_name(plan(bed.recipe(models={"base": {"load": "1.0"}}), bed.folder))
+    assert made["chosen"].cached is True
+    assert made["trained"].cached is False
+    assert made["result"].cached is None
+
+
+def test_history_predicts_by_the_unit_of_the_budget(bed, monkeypatch):
+    bed.run()
+    ledger = Ledger(bed.folder)
+    history = [
+        {
+            "as_if": {"seconds": 20.0, "trained_tokens": 200, "forward_flops": 1200.0, "peak_bytes": 7},
+            "rows_in": 20,
+        }
+    ]
+    monkeypatch.setattr(Ledger, "history", lambda self, method: history)
+    steps = bed.plain()["steps"]
+    steps[1]["budget"] = {"tokens": 1000}
+    assert by_name(plan(bed.recipe(steps=steps), ledger.workspace))["trained"].seconds == pytest.approx(100.0)
+    steps[1]["budget"] = {"flops": 2400}
+    made = plan(bed.recipe(steps=steps), ledger.workspace)
+    assert by_name(made)["trained"].seconds == pytest.approx(40.0)
+    assert by_name(made)["trained"].peak_bytes == 7 and made.peak_bytes == 7
+    steps[0]["budget"] = {"rows": 30}
+    assert by_name(plan(bed.recipe(steps=steps), ledger.workspace))["chosen"].seconds == pytest.approx(100.0)
+
+
+def test_steps_shared_by_arms_and_seeds_are_counted_once(bed):
+    recipe = bed.recipe(arms=ARMS, compare={"baseline": "random", "budget": {"flops": 600}, "seeds": [0, 1]})
+    made = plan(recipe, bed.folder)
+    chosen = [step for step in made.steps if step.name == "chosen"]
+    assert [(step.arm, step.seed, step.cached) for step in chosen] == [
+        ("random", 0, None),
+        ("random", 1, None),
+        ("more", 0, True),
+        ("more", 1, True),
+    ], "one draw per seed, shared by the arms"
+    trained = [step for step in made.steps if step.name == "trained"]
+    assert [step.cached for step in trained] == [None] * 4
+    events = []
+    bed.run(recipe, events)
+    ran = [e["name"] for e in events if e["event"] == "done" and not e["cached"]]
+    foreseen = [step.name for step in made.steps if not step.cached]
+    assert sorted(ran) == sorted(foreseen), "the plan is what then happens"
+
+
+def test_the_plan_as_json(bed):
+    plain = plan(bed.recipe(), bed.folder).to_json()
+    assert plain["recipe"] == "bed" and plain["unknown"] == 5
+    assert [step["name"] for step in plain["steps"]] == ["pool", "test", "chosen", "trained", "result"]
+
+
+def test_limit_is_planned_too(bed):
+    bed.run(limit=5)
+    assert all(step.cached for step in plan(bed.recipe(), bed.folder, limit=5).steps)
+    assert not any(step.cached for step in plan(bed.recipe(), bed.folder).steps)
