@@ -1,4 +1,4 @@
-"""Imports run one way: cli, report -> runs -> rooms -> models -> core; rooms never import each other."""
+"""Imports run one way: cli -> report -> runs -> rooms -> models -> core; rooms never import each other."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from tutelage.core.card import ROOMS
 from tutelage.core.discovery import PACKAGE_ROOT
 
-FLOORS = {"core": 0, "models": 1, **dict.fromkeys(ROOMS, 2), "runs": 3, "report": 4, "cli": 4}
+FLOORS = {"core": 0, "models": 1, **dict.fromkeys(ROOMS, 2), "runs": 3, "report": 4, "cli": 5}
 FILES = sorted(file for file in PACKAGE_ROOT.rglob("*.py") if file.parent != PACKAGE_ROOT)
 HEAVY = {"torch", "transformers", "peft", "sklearn", "safetensors", "gguf", "psutil", "accelerate"}
 
