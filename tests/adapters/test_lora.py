@@ -89,12 +89,15 @@ def test_train_save_reload_use(tmp_path):
 
 
 def test_trained_in_bfloat16(tmp_path):
-    base = model("llama")
-    base.module.to(torch.bfloat16)
+    folder = model("llama").save(tmp_path / "base")
+    base = load_model(folder, dtype="bfloat16")
     adapted = lora(base)
     assert {p.dtype for p in adapted.module.parameters()} == {torch.bfloat16}
-    _, record = build("training.fit", STEP).train(adapted, dataset())
+    trained, record = build("training.fit", STEP).train(adapted, dataset())
     assert record.losses[-1] < record.losses[0]
+    again = load_model(folder, dtype="bfloat16", adapter=trained.save(tmp_path / "adapter"))
+    assert again.fingerprint == trained.fingerprint
+    assert torch.equal(logits(again), logits(trained))
 
 
 def test_chosen_targets_and_dropout():

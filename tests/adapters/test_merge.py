@@ -11,7 +11,7 @@ from tutelage.models.load import load_model
 PROOF = {"adapters.merge": ["consistent", "verified"]}
 MUTATIONS = [
     ("src/tutelage/adapters/merge.py", "copy.deepcopy(base.module).float()", "copy.deepcopy(base.module)"),
-    ("src/tutelage/adapters/merge.py", "module = module.to(base.dtype)", "pass"),
+    ("src/tutelage/adapters/merge.py", "parameter.data.to(base.dtype)", "parameter.data"),
 ]
 IDS = torch.arange(30)[None]
 
@@ -52,6 +52,7 @@ def test_the_sum_is_made_in_float32_and_rounded_once():
     merged = build("adapters.merge").convert({"base": lm}, None, {})
     found = merged.base_module.model.layers[0].self_attn.q_proj.weight
     assert found.dtype == torch.bfloat16 and torch.equal(found, exact.to(torch.bfloat16))
+    assert {b.dtype for b in merged.module.buffers()} == {torch.float32}, "rotary frequencies keep their precision"
     whole = build("adapters.merge", {"dtype": "float32"}).convert({"base": lm}, None, {})
     assert torch.allclose(whole.base_module.model.layers[0].self_attn.q_proj.weight, exact, atol=1e-7)
 

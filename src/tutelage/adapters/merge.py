@@ -47,9 +47,10 @@ class Merge(Adapter):
                     expected="finite weights",
                     found=str(error).splitlines()[0],
                 ) from None
-        if self.dtype == "same":
-            module = module.to(base.dtype)
         for parameter in module.parameters():
+            # Weights only: a cast of the whole module would round buffers such as rotary frequencies too.
+            if self.dtype == "same":
+                parameter.data = parameter.data.to(base.dtype)
             parameter.requires_grad_(True)
         module.to(torch.device(base.device)).eval()
         return rebuilt(base, module, base.name.removesuffix("+lora"))

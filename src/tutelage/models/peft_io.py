@@ -53,7 +53,10 @@ def put_adapter(module: Any, folder: Path) -> Any:
     if PeftConfig.from_pretrained(str(folder)).is_prompt_learning:
         raise ModelError("prompt-learning adapters are not supported", where=folder, remedy="use LoRA or its kin")
     try:
-        adapted = PeftModel.from_pretrained(module, folder, is_trainable=False, local_files_only=True)
+        # In the base's precision, as it was trained: other dtypes would cost a cast per layer and change logits.
+        adapted = PeftModel.from_pretrained(
+            module, folder, is_trainable=False, autocast_adapter_dtype=False, local_files_only=True
+        )
     except (RuntimeError, ValueError, KeyError) as error:
         raise ModelError(
             "an adapter does not fit its base model",

@@ -17,6 +17,9 @@ def trainable_copy(model: Any) -> Any:
     memo: dict[int, Any] = {}
     for name, parameter in model.module.named_parameters():
         trained = any(mark in name for mark in marks) if adapted else True
+        if type(parameter) is not nn.Parameter and not trained:
+            memo[id(parameter)] = parameter  # a quantised weight carries its scales with it
+            continue
         data = parameter.detach().clone() if trained else parameter.detach()
         memo[id(parameter)] = nn.Parameter(data, requires_grad=trained)
     module = copy.deepcopy(model.module, memo)
