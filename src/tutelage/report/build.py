@@ -304,7 +304,9 @@ def samples(run: dict[str, Any], store: Store) -> list[tuple[str, list[Example]]
     """What models wrote to the same prompts: every arm's first seed, where a step generated text."""
     answers: dict[str, list[Example]] = {}
     seen = set()
-    for entry in run["results"]:
+    # Arms ran in another order than the recipe's, which is the one that readers know.
+    order = [arm["name"] for arm in run["comparison"]["arms"]] if run["comparison"] else []
+    for entry in sorted(run["results"], key=lambda e: order.index(e["arm"]) if e["arm"] in order else -1):
         label = entry["arm"] or entry["step"]
         if (label, entry["step"]) in seen:
             continue

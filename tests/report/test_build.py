@@ -1,0 +1,124 @@
+"""The page of a real small comparison says what the ledger says: verdicts, arms, costs, rows, samples."""
+
+import json
+
+import pytest
+
+from tutelage.core.errors import InputError
+from tutelage.models.toy import tiny_causal_lm
+from tutelage.report.build import build_view, item_differences, loss_curves
+from tutelage.report.render import render
+from tutelage.runs import Recipe, run
+from tutelage.runs.ledger import Ledger
+
+WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    rows = [
+        {
+            "id": f"d{i}",
+            "text": " ".join(WORDS[(i * 3 + j * j) % 8] for j in range(12)) + f" {i}",
+            "n_tokens": 20,
+            "kind": "a" if i % 5 else "b",
+            "group": f"g{i % 6}",
+            "score": float(i % 7),
+        }
+        for i in range(40)
+    ]
+    for name, chosen in (("pool", rows[:30]), ("held", rows[30:])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
+    tiny_causal_lm(texts=[row["text"] for row in rows]).save(folder / "model")
+    recipe = Recipe(
+        name="small",
+        sources={"pool": {"path": "pool.jsonl"}, "held": {"path": "held.jsonl"}},
+        models={"base": {"load": "model"}},
+        steps=[
+            {"name": "clean", "use": "data.filter.where", "from": "pool", "column": "kind", "equals": "a"},
+            {"name": "chosen", "use": "data.select.random", "from": "clean", "budget": {"rows": 8}},
+            {"name": "trained", "use": "training.fit", "model": "base", "from": "chosen", "step_tokens": 64},
+            {"name": "loss", "use": "evaluation.bits_per_byte", "from": "held", "model": "trained"},
+            {
+                "name": "follows",
+                "use": "evaluation.instruction_following",
+                "model": "trained",
+                "max_new_tokens": 3,
+            },
+        ],
+        arms={
+            "base": {"loss": {"model": "base"}, "follows": {"model": "base"}},
+            "random": {},
+            "scored": {
+                "chosen": {
+                    "use": "data.select.top_k",
+                    "column": "score",
+                    "direction": "higher",
+                    "budget": {"rows": 8},
+                }
+            },
+        },
+        compare={
+            "baseline": "random",
+            "metric_step": "loss",
+            "also": ["follows"],
+            "at": "equal_tokens",
+            "budget": {"tokens": 256},
+            "seeds": [0, 1, 2],
+        },
+        gates=[{"name": "no harm", "step": "loss", "arm": "scored", "against": "base", "no_harm": 100.0}],
+    ).placed(folder)
+    run(recipe, folder)
+    return folder
+
+
+def test_every_declared_pair_arm_and_gate_is_on_the_page(workspace):
+    ledger = Ledger(workspace).run("latest")
+    page = render(build_view(workspace))
+    for pair in ledger["comparison"]["pairs"]:
+        assert f"{pair['a']} against {pair['b']}" in page
+        assert f"{pair['comparison']['estimate']:+.4f}" in page
+        assert pair["verdict"]["outcome"] in page
+    for arm in ledger["comparison"]["arms"]:
+        assert f"{arm['results']['loss']['estimate']:.4f}" in page
+    assert ledger["declared"]["hash"] in page
+    assert "Gate no harm [scored]: passed" in page
+    assert "What clean removed" in page and "6 of 30 rows" in page
+    assert "tutelage chat .tutelage/store" in page
+    assert str(workspace) not in page, "a report is shown to others: no path of this machine"
+
+
+def test_differences_are_those_of_the_verdict(workspace):
+    from tutelage.core.store import Store
+
+    table = Ledger(workspace).run("latest")["comparison"]
+    pair = next(p for p in table["pairs"] if p["primary"] and p["step"] == "loss")
+    store = Store(workspace / ".tutelage" / "store")
+    differences = item_differences(table, pair, store)
+    assert len(differences) == pair["comparison"]["n_items"] == 10
+    # All held-out texts have nearly equal lengths, so the plain mean is near the ratio estimate, and signs agree.
+    assert sum(differences) / 10 == pytest.approx(pair["comparison"]["estimate"], abs=0.02)
+
+
+def test_one_loss_curve_for_each_trained_arm(workspace):
+    from tutelage.core.store import Store
+
+    ledger = Ledger(workspace).run("latest")
+    curves = loss_curves(ledger, Store(workspace / ".tutelage" / "store"))
+    assert sorted(curve.label for curve in curves) == ["random", "scored"]
+    assert all(len(curve.x) == len(curve.y) > 1 and list(curve.x) == sorted(curve.x) for curve in curves)
+
+
+def test_samples_of_the_same_prompt_stand_together(workspace):
+    view = build_view(workspace)
+    assert view.samples
+    for _, answers in view.samples:
+        assert [answer.title.split(":")[0] for answer in answers] == ["base", "random", "scored"]
+
+
+def test_an_unknown_run_is_named(workspace, tmp_path):
+    with pytest.raises(InputError, match="there is no run 'nonsense'"):
+        build_view(workspace, "nonsense")
+    with pytest.raises(InputError, match="no ledger"):
+        build_view(tmp_path)
