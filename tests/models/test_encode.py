@@ -83,6 +83,9 @@ def test_errors_name_the_row(model):
     model.template = None
     with pytest.raises(InputError, match="no chat template"):
         encode_row({"id": "row-8", "messages": talk}, model, 4)
+    model.use_template("plain")
+    assert model.chat_prompt(talk[:1]).endswith("Assistant:\n")
+    model.use_template("chatml")
 
 
 def test_conversation_truncation_keeps_the_answer():

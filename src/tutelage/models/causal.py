@@ -136,6 +136,11 @@ class CausalLM(Model):
         """[texts] int64, special tokens not counted."""
         return np.array([len(ids) for ids in self.tokenize(as_texts(texts, "count_tokens"))], dtype=np.int64)
 
+    def use_template(self, name: str) -> None:
+        """Give a model that has no chat template one of the shipped ones (chatml, llama3, gemma, ...)."""
+        tokens = {k: v for k, v in self.tokenizer.special_tokens_map.items() if isinstance(v, str)}
+        self.template = ChatTemplate.shipped(name, tokens, self.tokenizer.all_special_tokens)
+
     def chat_prompt(self, messages: Sequence[dict[str, Any]]) -> str:
         """The conversation rendered up to where the assistant begins to speak."""
         return require_template(self).render(check_messages(messages), add_generation_prompt=True)
@@ -223,7 +228,7 @@ class CausalLM(Model):
         temperature: float = 0.0,
         stop: Sequence[str] = (),
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int = 32,
     ) -> list[Generation]:
         """One completion per prompt: greedy at temperature 0, else sampled with a generator per prompt.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from tutelage.core.errors import InputError, suggest
-from tutelage.models.templates import ChatTemplate
+from tutelage.models.templates import SHIPPED, ChatTemplate
 
 
 class Tokenizing(Protocol):
@@ -219,7 +219,7 @@ def require_template(model: Tokenizing) -> ChatTemplate:
         raise InputError(
             "the model has no chat template",
             where=getattr(model, "name", "model"),
-            remedy="load it with a shipped template (chatml, llama3, gemma, mistral, zephyr, plain)",
+            remedy="give it one: model.use_template(name), of " + ", ".join(SHIPPED),
         )
     return model.template
 
