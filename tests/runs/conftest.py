@@ -29,9 +29,11 @@ def toy_methods(monkeypatch):
 @pytest.fixture(autouse=True)
 def toy_models(monkeypatch, request):
     """Models of recipes are toys: `load: 1.5` is a model with that skill."""
-    if "real_models" in request.keywords:
+    if getattr(request.module, "REAL_MODELS", False):
         return
-    monkeypatch.setattr(engine_module, "load_spec", lambda recipe, spec: toy_model.ToyModel(float(spec.load)))
+    monkeypatch.setattr(
+        engine_module, "load_spec", lambda recipe, workspace, spec: toy_model.ToyModel(float(spec.load))
+    )
     monkeypatch.setattr(
         engine_module, "load_stored_model", lambda artifact: toy_model.ToyModel.open(artifact.path / "model")
     )

@@ -41,14 +41,15 @@ def environment() -> dict[str, Any]:
         "tutelage": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": threads,
         "packages": packages,
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor, as far as the system tells."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123  (not a file on a disk)
             return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -45,6 +45,7 @@ class Ledger:
     def __init__(self, workspace: str | Path) -> None:
         self.workspace = Path(workspace)
         self.file = self.workspace / STATE / FILE
+        self._ready = False
 
     # -- writing ------------------------------------------------------------------------------------------
 
@@ -222,8 +223,12 @@ class Ledger:
             db = sqlite3.connect(self.file, timeout=30)
             try:
                 db.row_factory = sqlite3.Row
-                db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(_SCHEMA)
+                # A crash of the machine may lose the last entries, never the file; the work is in the store.
+                db.execute("PRAGMA synchronous = NORMAL")
+                if not self._ready:
+                    db.execute("PRAGMA journal_mode = WAL")
+                    db.executescript(_SCHEMA)
+                    self._ready = True
                 with db:
                     yield db
             finally:

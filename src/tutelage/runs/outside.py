@@ -1,5 +1,6 @@
 """What a recipe brings in from outside: sources read into datasets, models loaded, each once per run."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from tutelage.core.records import Cost
 from tutelage.core.store import Artifact, Store
 from tutelage.runs import payload
 from tutelage.runs.components import build_method
+from tutelage.runs.environment import processor
 from tutelage.runs.limit import first_rows
-from tutelage.runs.paths import allowed, source_path, tree_hash
+from tutelage.runs.paths import STATE, allowed, source_path, tree_hash
 from tutelage.runs.recipe import ModelSpec, Recipe
 
 
@@ -74,15 +76,34 @@ def read_source(
     return store.put(key, write, kind="dataset"), cached
 
 
-def load_spec(recipe: Recipe, spec: ModelSpec) -> Any:
-    """Load a model as a recipe names it: a path relative to the recipe if there is one, else a name."""
+def load_spec(recipe: Recipe, workspace: Path, spec: ModelSpec) -> Any:
+    """Load a model as a recipe names it: a path relative to the recipe if there is one, else a name.
+
+    The precision that `auto` comes to is decided by a timed probe; it is remembered in the workspace, so that the
+    same recipe resumes, and finds its results, in the same precision on a machine that is busier today.
+    """
     from tutelage.models.load import load_model
 
     local = recipe.folder / spec.load
     source: str | Path = local if "://" not in spec.load and local.exists() else spec.load
     adapter = recipe.folder / spec.adapter if spec.adapter else None
+    memory = workspace / STATE / "precision.json"
+    place = f"{spec.device} on {processor()}"
+    known = _remembered(memory)
+    dtype = known.get(place, "auto") if spec.dtype == "auto" else spec.dtype
     # A hub name in the recipe is the permission to download it, once.
-    return load_model(source, adapter=adapter, device=spec.device, dtype=spec.dtype, offline=False)
+    model = load_model(source, adapter=adapter, device=spec.device, dtype=dtype, offline=False)
+    found = str(getattr(model, "dtype", "")).removeprefix("torch.")
+    if spec.dtype == dtype == "auto" and found and memory.parent.is_dir():
+        memory.write_text(json.dumps({**known, place: found}), encoding="utf-8")
+    return model
+
+
+def _remembered(file: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def load_stored_model(artifact: Artifact) -> Any:

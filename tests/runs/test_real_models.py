@@ -1,0 +1,148 @@
+"""The whole way with a real tiny transformer: from files to verdicts, killed and resumed on the way."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tutelage.runs import Ledger, load_recipe, resume, run
+
+pytest.importorskip("torch")
+REAL_MODELS = True
+
+RECIPE = """\
+name: tiny
+sources: {docs: {path: docs.jsonl}}
+models: {base: {load: base}}
+steps:
+  - {name: split, use: data.split.by_group, from: docs, group_column: topic, parts: {train: 0.7, held_out: 0.3}}
+  - {name: train_docs, use: data.filter.where, from: split, column: split, equals: train}
+  - {name: held_docs, use: data.filter.where, from: split, column: split, equals: held_out}
+  - {name: sized, use: signals.length, from: train_docs, model: base}
+  - {name: rated, use: signals.token_loss, from: sized, model: base}
+  - {name: chosen, use: data.select.top_k, from: rated, column: nll_mean, direction: lower, budget: {tokens: 800}}
+  - {name: adapted, use: adapters.lora, model: base, rank: 4}
+  - name: trained
+    use: training.fit
+    model: adapted
+    from: chosen
+    objective: {use: training.objectives.causal_lm}
+    schedule: {use: training.schedules.cosine}
+    step_tokens: 128
+    checkpoint_seconds: 0
+    budget: {tokens: 600}
+  - {name: held_out, use: evaluation.bits_per_byte, from: held_docs, model: trained}
+"""
+COMPARE = """\
+arms:
+  base: {held_out: {model: base}}
+  random: {chosen: {use: data.select.random, from: sized, budget: {tokens: 800}}}
+  perplexity: {}
+compare: {baseline: random, metric_step: held_out, budget: {flops: 4.0e8}, seeds: [0, 1]}
+"""
+WORDS = "the quick brown fox jumps over a lazy dog while seven calm readers note every little word".split()
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    from tutelage.models.toy import tiny_causal_lm
+
+    folder = tmp_path_factory.mktemp("material")
+    draw = random.Random(0)
+    rows = [{"text": " ".join(draw.choices(WORDS, k=30)), "topic": f"t{i % 12}"} for i in range(60)]
+    (folder / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    tiny_causal_lm(texts=[row["text"] for row in rows]).save(folder / "base")
+    (folder / "r.yaml").write_text(RECIPE, encoding="utf-8")
+    (folder / "c.yaml").write_text(RECIPE + COMPARE, encoding="utf-8")
+    return folder
+
+
+def test_from_files_to_a_measured_adapter(material):
+    events = []
+    result = run(load_recipe(material / "r.yaml"), material, progress=events.append)
+    losses = [event["loss"] for event in events if event["event"] == "step"]
+    assert len(losses) == 5, "600 tokens in steps of 128"
+    folder = result.values["trained"].artifact.path / "model"
+    assert (folder / "adapter_model.safetensors").is_file()
+    from tutelage.models.load import load_model
+
+    loaded = load_model(folder)
+    task = result.load("held_out")
+    from tutelage.core import discovery
+
+    again = discovery.build("evaluation.bits_per_byte").evaluate(loaded, result.load("held_docs"), {"seed": 0})
+    assert again.estimate == pytest.approx(task.estimate, abs=1e-6), "what was measured is what was saved"
+    trained = next(s for s in Ledger(material).run()["steps"] if s["step"] == "trained")
+    assert 600 <= trained["as_if"]["trained_tokens"] <= 640, "a budget is met within one document"
+    assert trained["as_if"]["backward_flops"] > 0 and trained["as_if"]["seconds"] > 0
+
+
+def test_the_precision_that_auto_comes_to_is_chosen_once(material, tmp_path, monkeypatch):
+    import torch
+
+    from tutelage.models import load as loading
+
+    choices = iter([torch.bfloat16, torch.float32, torch.float32])
+    before = loading.choose_dtype
+    monkeypatch.setattr(loading, "choose_dtype", lambda d, p: next(choices) if d == "auto" else before(d, p))
+    recipe = load_recipe(material / "r.yaml")
+    first = run(recipe, tmp_path)
+    events = []
+    second = run(recipe, tmp_path, progress=events.append)
+    assert first.load("trained").dtype == second.load("trained").dtype == torch.bfloat16
+    assert all(event["cached"] for event in events if event["event"] == "done")
+
+
+def test_arms_at_equal_cost(material):
+    result = run(load_recipe(material / "c.yaml"), material)
+    arms = {arm["name"]: arm for arm in result.comparison["arms"]}
+    spent = {
+        name: [cost["forward_flops"] + cost["backward_flops"] for cost in arm["cost"]]
+        for name, arm in arms.items()
+    }
+    assert spent["random"] == pytest.approx([4.0e8] * 2, rel=0.03)
+    assert spent["perplexity"] == pytest.approx([4.0e8] * 2, rel=0.03)
+    assert arms["perplexity"]["cost"][0]["trained_tokens"] < arms["random"]["cost"][0]["trained_tokens"]
+    assert arms["perplexity"]["cost"][0]["scored_tokens"] > 0
+    row = next(pair for pair in result.comparison["pairs"] if pair["name"] == "perplexity - random")
+    assert row["cost"]["comparable"] and row["verdict"]["these_runs_only"]
+
+
+def test_killed_in_training_and_resumed_twice_gives_the_same_bits(material, tmp_path):
+    """SIGKILL after some training steps, twice; the adapter is the one of an uninterrupted run."""
+    whole = run(load_recipe(material / "r.yaml"), tmp_path / "whole")
+    program = (
+        "import os, sys\nfrom tutelage.runs import load_recipe, run, resume\n"
+        "seen = []\n"
+        "def listen(event):\n"
+        "    if event['event'] == 'step':\n"
+        "        seen.append(1)\n"
+        "        if len(seen) == 2:\n"
+        "            os._exit(9)\n"
+        "if sys.argv[2] == 'run':\n"
+        f"    run(load_recipe({str(material / 'r.yaml')!r}), sys.argv[1], progress=listen)\n"
+        "else:\n"
+        "    resume('latest', sys.argv[1], progress=listen)\n"
+    )
+    folder = tmp_path / "cut"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for how in ("run", "resume"):
+        done = subprocess.run([sys.executable, "-c", program, str(folder), how], env=environment, check=False)
+        assert done.returncode == 9
+        assert Ledger(folder).run()["status"] == "running", "a killed process could not say anything"
+    events = []
+    started = time.perf_counter()
+    result = resume("latest", folder, progress=events.append)
+    assert time.perf_counter() - started < 60
+    assert sum(event["event"] == "step" for event in events) < 5, "complete steps of training are not redone"
+    left, right = (r.values["trained"].artifact for r in (whole, result))
+    assert left.meta["content"] == right.meta["content"], "weights identical"
+    assert (
+        left.files["model/adapter_model.safetensors"]["hash"]
+        == right.files["model/adapter_model.safetensors"]["hash"]
+    )
+    assert result.load("held_out").estimate == whole.load("held_out").estimate
