@@ -17,6 +17,7 @@ from tutelage.core.records import Budget
 
 if TYPE_CHECKING:
     from tutelage.core.dataset import Dataset
+    from tutelage.training._estimate import Estimate
     from tutelage.training._progress import Listener
     from tutelage.training._records import Fit as FitRecord
     from tutelage.training._records import Settings
@@ -94,6 +95,12 @@ class Fit(Method):
             keep_at=self.keep_checkpoints,
             checkpoint_seconds=self.checkpoint_seconds,
         )
+
+    def estimate(self, model: Any, dataset: "Dataset", inputs: Mapping[str, Any] | None = None) -> "Estimate":
+        """Seconds, tokens and peak memory that `train` will take, from two real steps on a throwaway copy."""
+        from tutelage.training._estimate import estimate
+
+        return estimate(model, dataset, self, int((inputs or {}).get("seed", self.seed)))
 
     def train(
         self,
