@@ -1,6 +1,7 @@
 """The one console command. Each subcommand is a file of this folder and imports what is heavy when it runs."""
 
 import sys
+import warnings
 from typing import Annotated
 
 import click
@@ -66,6 +67,9 @@ def _main(
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code (see `core.errors`)."""
     given = sys.argv[1:] if arguments is None else arguments
+    # Notes of libraries to their developers; `--verbose` shows them.
+    if "--verbose" not in given:
+        warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         code = app(given, standalone_mode=False)
     except click.ClickException as error:
