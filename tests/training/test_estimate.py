@@ -34,7 +34,7 @@ def test_amounts_follow_the_budget_and_nothing_is_touched():
 
 
 def test_time_and_memory_are_of_the_right_size():
-    """Loose here, where steps take milliseconds beside other processes; tight figures are measured on real models."""
+    """Loose here, where steps take milliseconds; tight figures are measured on real models."""
     fields = {**STEP, "budget": {"tokens": 12_000}}
     options = {"layers": 4, "width": 128}
     found = build("training.fit", fields).estimate(model("llama", **options), dataset())

@@ -24,11 +24,16 @@ def base_of(models: Mapping[str, Any], method: str) -> Any:
 def frozen_view(module: Any) -> Any:
     """A module tree of its own whose parameters share memory with `module`'s and need no gradient.
 
-    Wrapping its layers changes nothing in `module`; only weights added later take memory.
+    Wrapping its layers changes nothing in `module`; only weights added later take memory. Quantised weights are
+    copied, because they know how to do it and change their layout when used.
     """
     from torch import nn
 
-    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach(), requires_grad=False)
+        for p in module.parameters()
+        if type(p) is nn.Parameter
+    }
     memo.update({id(b): b for b in module.buffers()})
     return copy.deepcopy(module, memo)
 

@@ -18,8 +18,7 @@ def trainable_copy(model: Any) -> Any:
     for name, parameter in model.module.named_parameters():
         trained = any(mark in name for mark in marks) if adapted else True
         if type(parameter) is not nn.Parameter and not trained:
-            memo[id(parameter)] = parameter  # a quantised weight carries its scales with it
-            continue
+            continue  # a quantised weight copies itself with its scales
         data = parameter.detach().clone() if trained else parameter.detach()
         memo[id(parameter)] = nn.Parameter(data, requires_grad=trained)
     module = copy.deepcopy(model.module, memo)

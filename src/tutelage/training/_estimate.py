@@ -1,8 +1,8 @@
 """How long a training run will take and how much memory it will need, from one real step on a throwaway copy.
 
-The step is taken twice, on rows that the run itself would draw first: once to warm up (kernels are compiled, memory
-is taken), once against the clock. Then seconds = tokens * seconds per token + steps * seconds per update, and the
-peak is what the copy's step really took: weights, masters, moments, gradients and activations are all there.
+The step is taken twice, on rows that the run itself would draw first: once to warm up (kernels are compiled,
+memory is taken), once against the clock. Then seconds = tokens * seconds per token + steps * seconds per update,
+and the peak is what the copy's step really took, weights, masters, moments, gradients and activations together.
 """
 
 import math
@@ -32,7 +32,7 @@ class Estimate(Record):
 
 
 def estimate(model: Any, dataset: Any, step: Any, seed: int = 0) -> Estimate:
-    """The estimate for the configured `training.fit` `step` on `model` and `dataset`; both are left as they were."""
+    """The estimate for the configured `training.fit` `step`; `model` and `dataset` are left as they were."""
     begun = time.perf_counter()
     random = checkpoints.random_state()
     checkpoints.seed_everything(seed)
