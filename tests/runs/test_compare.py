@@ -313,6 +313,15 @@ def test_repeat_within_arms_spends_the_budget_over_the_rounds(bed):
     assert tokens == [500, 500, 500, 500]
 
 
+def test_an_adapter_that_is_given_rows_is_trained(bed):
+    """An outside program leaves a model: it runs once per seed and its cost counts, known or not."""
+    outside = {"trained": {"use": "adapters.toy_boost", "amount": 3.0}}
+    result = comparison(bed, arms={"random": ARMS["random"], "outside": outside, "base": ARMS["base"]})
+    assert arm(result, "outside")["trained"] and len(arm(result, "outside")["cost"]) == 3
+    assert pair(result, "outside - random")["verdict"]["outcome"] == "not comparable"
+    assert not arm(result, "base")["trained"]
+
+
 def test_the_plan_of_a_comparison(bed):
     recipe = bed.recipe(
         steps=[SCORED, CHOSEN, TRAINED, RESULT],

@@ -278,6 +278,7 @@ def _hold(folder, recipe, started):
         time.sleep(20)
 
 
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="starts its process by fork")
 def test_a_second_process_on_the_same_run_is_refused_by_name(bed):
     context = multiprocessing.get_context("fork")
     started = context.Event()

@@ -38,11 +38,11 @@ def test_a_change_is_seen_where_it_begins(bed):
 def test_history_predicts_by_the_unit_of_the_budget(bed, monkeypatch):
     bed.run()
     ledger = Ledger(bed.folder)
+    of = ledger.run()["steps"][2]["facts"]["of"]
+    cost = {"seconds": 20.0, "trained_tokens": 200, "forward_flops": 1200.0, "peak_bytes": 7}
     history = [
-        {
-            "as_if": {"seconds": 20.0, "trained_tokens": 200, "forward_flops": 1200.0, "peak_bytes": 7},
-            "rows_in": 20,
-        }
+        {"as_if": cost, "rows_in": 20, "facts": {"of": None}},
+        {"as_if": cost, "rows_in": 20, "facts": {"of": of}},
     ]
     monkeypatch.setattr(Ledger, "history", lambda self, method: history)
     steps = bed.plain()["steps"]
@@ -54,6 +54,34 @@ def test_history_predicts_by_the_unit_of_the_budget(bed, monkeypatch):
     assert by_name(made)["trained"].peak_bytes == 7 and made.peak_bytes == 7
     steps[0]["budget"] = {"rows": 30}
     assert by_name(plan(bed.recipe(steps=steps), ledger.workspace))["chosen"].seconds == pytest.approx(100.0)
+
+
+def test_history_of_another_model_predicts_nothing(bed):
+    bed.run()
+    made = by_name(plan(bed.recipe(models={"base": {"load": "1.0"}}), bed.folder))
+    assert made["trained"].seconds is None
+    steps = bed.plain()["steps"]
+    steps[1]["rate"] = 2.0
+    assert by_name(plan(bed.recipe(steps=steps), bed.folder))["trained"].seconds is not None
+
+
+def test_training_without_history_is_measured_when_its_inputs_are_there(bed, monkeypatch):
+    from types import SimpleNamespace
+
+    from toy.toy_methods.training.toy_fit import ToyFit
+
+    seen = []
+
+    def estimate(self, model, dataset):
+        seen.append((model.skill, dataset.num_rows))
+        return SimpleNamespace(seconds=12.5, peak_bytes=34)
+
+    monkeypatch.setattr(ToyFit, "estimate", estimate, raising=False)
+    assert by_name(plan(bed.recipe(), bed.folder))["trained"].seconds is None
+    assert seen == [], "its rows are not there yet"
+    bed.run(bed.recipe(steps=bed.plain()["steps"][:1]))
+    step = by_name(plan(bed.recipe(), bed.folder))["trained"]
+    assert (step.seconds, step.peak_bytes, seen) == (12.5, 34, [(0.0, 20)])
 
 
 def test_steps_shared_by_arms_and_seeds_are_counted_once(bed):

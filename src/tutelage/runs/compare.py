@@ -62,12 +62,13 @@ def declaration(recipe: Recipe, graphs: dict[str, Graph], metric: str) -> dict[s
 
 
 def is_trained(graph: Graph, metric: str) -> bool:
-    """Whether a training step is behind the measured model."""
-    return last_training(graph, metric) is not None
+    """Whether something behind the measured model learns: a training step, or an adapter that is given rows."""
+    nodes = [graph.nodes[name] for name in graph.model_side(metric)]
+    return any(n.card.kind == "Trainer" or (n.card.kind == "Adapter" and n.rows) for n in nodes)
 
 
 def last_training(graph: Graph, metric: str) -> str | None:
-    """The training step that takes up what the budget leaves."""
+    """The training step that takes up what the budget leaves, if there is one."""
     trainers = [name for name in graph.model_side(metric) if graph.nodes[name].card.kind == "Trainer"]
     return trainers[-1] if trainers else None
 
@@ -105,7 +106,7 @@ def arm_contexts(recipe: Recipe, graph: Graph, arm: str) -> Iterator[tuple[list[
             budgets = {training: lambda upstream, share: remaining(total * share, upstream, unit, arm)}
         elif arm != reference_arm(recipe, graphs, metric):
             budgets = {training: _unknown}
-    for seed in recipe.compare.seeds if training is not None else [None]:
+    for seed in recipe.compare.seeds if is_trained(graph, metric) else [None]:
         yield names, Context(arm=arm, seed=seed, budgets=budgets, fixed=fixed)
 
 
@@ -157,8 +158,9 @@ class _Runner:
         measured_steps = [self.metric, *self.compare.also]
         wanted = graph.ancestors(measured_steps)
         overrides: dict[str, dict[str, Any]] = {}
-        if facts["trained"] and self.compare.tune is not None and not self._set_by_arm(name, self.compare.tune):
-            facts |= self._search(name, graph, fixed, self.compare.tune)
+        tune = self.compare.tune
+        if tune is not None and tune.step in graph.model_side(self.metric) and not self._set_by_arm(name, tune):
+            facts |= self._search(name, graph, fixed, tune)
             overrides = facts.pop("overrides")
         training = last_training(graph, self.metric)
         budgets: dict[str, BudgetRule] = {}
@@ -169,7 +171,7 @@ class _Runner:
         for seed in seeds:
             context = Context(arm=name, seed=seed, budgets=budgets, fixed=fixed, overrides=overrides)
             runs.append(run_rounds(self.engine, graph, wanted, context))
-            if is_reference and self.total is None and self.unit is not None and training is not None:
+            if is_reference and self.total is None and self.unit is not None and facts["trained"]:
                 self.total = cost_on_axis(self._model(graph, runs[-1]).as_if, self.unit)
         results: dict[str, Measured] = {}
         logs = {}

@@ -131,7 +131,9 @@ class Engine:
             raise
         seconds = time.perf_counter() - started
         rows_in = sum(value.rows or 0 for value in handed.rows) if handed.rows else None
-        self._record(node.name, node.step.use, node.card.kind, artifact, cached, seconds, rows_in, context)
+        self._record(
+            node.name, node.step.use, node.card.kind, artifact, cached, seconds, rows_in, context, handed.of
+        )
         if node.card.kind == "Writer":
             self._export(node, artifact)
         return self.finished(node, artifact, handed)
@@ -276,6 +278,7 @@ class Engine:
         seconds: float,
         rows_in: int | None,
         context: Context,
+        of: str | None = None,
     ) -> None:
         as_if = artifact.meta["cost"]
         entry = {
@@ -290,7 +293,7 @@ class Engine:
             "paid": Cost(seconds=seconds).model_dump() if cached else as_if,
             "seconds": seconds,
             "rows_in": rows_in,
-            "facts": {**artifact.meta["facts"], "needs": artifact.meta.get("needs", [])},
+            "facts": {**artifact.meta["facts"], "needs": artifact.meta.get("needs", []), "of": of},
         }
         self.ledger.step(self.run_id, entry)
         if artifact.kind == "result":

@@ -1,7 +1,8 @@
 """What a run would do, before it does: steps in order, which are in the store, what the others will need.
 
-Seconds and bytes come from the ledger (the same method's earlier runs in this workspace, scaled by rows) and for
-training from its own estimate; where neither knows, they are unknown and said to be.
+Seconds and bytes come from the ledger: earlier steps of the same method on the same base model in this workspace,
+scaled by FLOPs, tokens or rows (a trial with `--limit` is enough). A training step whose inputs are there already
+and that has no history is measured on the spot (two real steps on a copy). Whatever is left is unknown, and said.
 """
 
 import statistics
@@ -20,7 +21,7 @@ from tutelage.runs.engine import Engine
 from tutelage.runs.graph import Graph, Node, build_graph
 from tutelage.runs.outside import source_key
 from tutelage.runs.recipe import Recipe
-from tutelage.runs.values import Context, Value, handed_to
+from tutelage.runs.values import Context, Handed, Value, handed_to, joined
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,12 @@ def plan(recipe: Recipe, workspace: str | Path = ".", *, limit: int | None = Non
 
 @dataclass(frozen=True)
 class _Pending:
-    """What a step that has not run will give: `symbol` stands for its content, `rows` where foreseeable."""
+    """What a step that has not run will give: `symbol` stands for its content, `rows` where foreseeable, `root` is
+    the content of the base model behind it."""
 
     symbol: str
     rows: int | None
+    root: str = ""
 
 
 _Known = Value | _Pending
@@ -145,15 +148,24 @@ class _Planner:
                 key = ""
         if artifact is not None:
             values[node.name] = self.engine.finished(node, artifact, handed)
-            return self._step(node, context, True, values[node.name].rows, method)
+            return self._step(node, context, True, values[node.name].rows, method, needs)
         symbol = key or self._symbol(node, needs, context)
-        values[node.name] = _Pending(symbol, _rows_out(node, method, rows))
+        root = needs[node.model].root if node.model and node.gives == "model" else ""
+        values[node.name] = _Pending(symbol, _rows_out(node, method, rows), root)
         if symbol in self.seen:
             return replace(
-                self._step(node, context, True, rows, method), basis="runs once, with an earlier arm or seed"
+                self._step(node, context, True, rows, method, needs),
+                basis="runs once, with an earlier arm or seed",
             )
         self.seen.add(symbol)
-        return self._step(node, context, False if key else None, rows, method)
+        step = self._step(node, context, False if key else None, rows, method, needs)
+        if key and step.seconds is None and hasattr(method, "estimate"):
+            found = method.estimate(handed.model.load() if handed.model else None, self._rows_of(node, handed))
+            step = replace(step, seconds=found.seconds, peak_bytes=found.peak_bytes, basis="two steps on a copy")
+        return step
+
+    def _rows_of(self, node: Node, handed: Handed) -> Any:
+        return joined(node, [value.load() for value in handed.rows])
 
     def _symbol(self, node: Node, needs: Mapping[str, _Known], context: Context) -> str:
         """Equal for steps that will have equal keys once their inputs are there."""
@@ -172,16 +184,27 @@ class _Planner:
         return self.known[name]
 
     def _step(
-        self, node: Node, context: Context, cached: bool | None, rows: int | None, method: Any
+        self,
+        node: Node,
+        context: Context,
+        cached: bool | None,
+        rows: int | None,
+        method: Any,
+        needs: Mapping[str, _Known],
     ) -> PlannedStep:
         budget = getattr(method, "budget", None) if node.card.kind == "Trainer" else None
-        predicted = self._predicted(node.step.use, rows, budget)
+        named = [node.model, *(value for value in node.inputs.values() if isinstance(value, str))]
+        of = next((root for name in named if name and (root := needs[name].root)), None)
+        predicted = self._predicted(node.step.use, rows, budget, of)
         return PlannedStep(node.name, node.step.use, context.arm, context.seed, cached, rows, **predicted)
 
-    def _predicted(self, use: str, rows: int | None, budget: Budget | None = None) -> dict[str, Any]:
+    def _predicted(
+        self, use: str, rows: int | None, budget: Budget | None = None, of: str | None = None
+    ) -> dict[str, Any]:
         if use not in self.history:
             self.history[use] = self.engine.ledger.history(use)
-        past = [Cost(**entry["as_if"]) for entry in self.history[use]]
+        entries = [entry for entry in self.history[use] if entry["facts"].get("of") == of]
+        past = [Cost(**entry["as_if"]) for entry in entries]
         if not past:
             return {"seconds": None, "peak_bytes": None, "basis": "unknown"}
         peak = max(cost.peak_bytes for cost in past) or None
@@ -193,7 +216,7 @@ class _Planner:
                 (budget.tokens, [c.seconds / c.trained_tokens for c in past if c.trained_tokens], "per token")
             )
         if rows is not None and budget is None:
-            pairs = zip(past, self.history[use], strict=True)
+            pairs = zip(past, entries, strict=True)
             rates.append((rows, [c.seconds / e["rows_in"] for c, e in pairs if e["rows_in"]], "per row"))
         for amount, known, unit in rates:
             if known:

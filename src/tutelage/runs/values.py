@@ -75,6 +75,12 @@ class Handed:
         """Costs of everything upstream, by key; rows that are only watched are measurement and not charged."""
         return charges_of([*self.rows, self.model, *self.inputs.values()])
 
+    @property
+    def of(self) -> str | None:
+        """Content of the base model that does the work: what a step costs depends on it first of all."""
+        models = [self.model, *flat(self.inputs.values())]
+        return next((value.root for value in models if value is not None and value.root), None)
+
     def contents(self) -> dict[str, Any]:
         """The content hashes that enter a step's cache key."""
         return {
