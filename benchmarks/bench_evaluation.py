@@ -78,6 +78,18 @@ def run(model: CausalLM, items: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def bench() -> dict[str, Any]:
+    """For `python -m benchmarks`: a small untrained model in float32, so that nothing must be fetched."""
+    from tutelage.models.toy import tiny_causal_lm
+
+    logging.disable(logging.WARNING)
+    try:
+        model = tiny_causal_lm("llama", layers=6, width=256, vocab_size=2000, texts=WORDS, chat=False)
+        return run(model, items=60, rounds=5)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a model folder; default: a small untrained model made on the spot")
