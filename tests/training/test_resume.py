@@ -264,6 +264,21 @@ def test_evaluated_copies_are_kept_and_load(tmp_path):
     assert mine and all(torch.equal(p, dict(again.named_parameters())[n]) for n, p in mine.items())
 
 
+def test_a_kept_copy_that_does_not_fit_is_an_error_and_leaves_no_half(tmp_path, monkeypatch):
+    lm = model("llama")
+
+    def full(path):
+        path.mkdir(parents=True)
+        (path / "model.safetensors").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lm, "save", full)
+    with pytest.raises(TrainingError, match="could not be kept") as error:
+        train(lm, checkpoint_dir=tmp_path, settings={"keep_at": (0.5,)})
+    assert "No space left" in str(error.value)
+    assert not list((tmp_path / "kept").iterdir())
+
+
 # -- kills ------------------------------------------------------------------------------------------------
 
 KILL_TOKENS = 12_000

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tutelage.core.errors import TrainingError
+from tutelage.core.errors import StoreError, TrainingError
 
 MARKER = "COMPLETE"
 TENSORS = "tensors.safetensors"
@@ -211,12 +211,21 @@ def keep_model(model: Any, folder: Path, step: int) -> Path:
     """A loadable copy of the model (its adapter alone where it has one) as `folder/step-...`, whole or absent."""
     target = folder / f"step-{step:08d}"
     building = folder / f"{_BUILDING}{target.name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(building, ignore_errors=True)
-    model.save(building)
-    for file in building.rglob("*"):
-        if file.is_file():
-            _sync(file)
-    shutil.rmtree(target, ignore_errors=True)
-    building.rename(target)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(building, ignore_errors=True)
+        model.save(building)
+        for file in building.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        shutil.rmtree(target, ignore_errors=True)
+        building.rename(target)
+    except (OSError, StoreError) as error:
+        shutil.rmtree(building, ignore_errors=True)
+        raise TrainingError(
+            "a copy of the model could not be kept",
+            where=target,
+            found=str(error),
+            remedy="free space or keep fewer; the run resumes from its last complete checkpoint",
+        ) from None
     return target
