@@ -19,15 +19,22 @@ def note(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+def plain(text: str) -> str:
+    """Text of data and models with control characters shown, never sent to the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 def fail(error: BaseException, as_json: bool, verbose: bool) -> int:
     """Report an error; returns the exit code."""
     if verbose:
         traceback.print_exception(error)
     if isinstance(error, TutelageError):
+        # A method knows rows and fields; the engine has noted which step of the recipe it was.
+        step = next((text for text in getattr(error, "__notes__", []) if text.startswith("step ")), None)
         if as_json:
-            print_json(error.to_json())
+            print_json({**error.to_json(), "step": step and step.removeprefix("step ")})
         else:
-            note(f"error: {error}")
+            note(f"error: {error}" + (f"\n  {'in:':<10}{step}" if step else ""))
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         note("interrupted")

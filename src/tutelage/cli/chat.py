@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tutelage.cli._output import note
+from tutelage.cli._output import note, plain
 from tutelage.core.errors import ModelError
 
 
@@ -94,7 +94,7 @@ def _fitting(
 
 def _show(text: str, interactive: bool) -> None:
     # A model may write control sequences; they are shown, not obeyed.
-    shown = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+    shown = plain(text)
     if not interactive:
         typer.echo(shown)
         return

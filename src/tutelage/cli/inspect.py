@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli._options import AsJson, Workspace, workspace_or_here
-from tutelage.cli._output import print_json
+from tutelage.cli._output import plain, print_json
 from tutelage.core.errors import InputError, suggest
 
 if TYPE_CHECKING:
@@ -57,10 +57,14 @@ def open_data(name: str, run_id: str, workspace: Path) -> "Dataset":
     from tutelage.runs.ledger import Ledger
     from tutelage.runs.paths import STATE
 
-    steps = {step["step"]: step for step in Ledger(workspace).run(run_id)["steps"] if step["kind"] == "dataset"}
+    made_rows = ("Reader", "Scorer", "Transform")
+    steps = {step["step"]: step for step in Ledger(workspace).run(run_id)["steps"] if step["kind"] in made_rows}
     if name not in steps:
         raise InputError(
-            f"{name!r} is neither a file nor a step that made rows", where=workspace, remedy=suggest(name, steps)
+            f"{name!r} is neither a file nor a step that made rows",
+            where=workspace,
+            expected="a file, a folder, or a source or step of the run",
+            remedy=suggest(name, steps) if steps else "check the path; the run has made no rows",
         )
     artifact = Store(workspace / STATE / "store").get(steps[name]["key"])
     if artifact is None:
@@ -107,24 +111,21 @@ def _print(facts: dict[str, Any], shown: list[dict[str, Any]], rendered: list[di
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{facts['rows']} rows; columns {', '.join(facts['columns'])}", markup=False)
+    tell = lambda text: console.print(plain(text), markup=False)  # noqa: E731
+    tell(f"{facts['rows']} rows; columns {', '.join(facts['columns'])}")
     for entry in facts["dropped"]:
-        console.print(
-            f"  dropped {entry['rows']}: {entry['reason']} (for example {entry['example']})", markup=False
-        )
+        tell(f"  dropped {entry['rows']}: {entry['reason']} (for example {entry['example']})")
     for entry in facts["quarantined"]:
-        console.print(f"  set aside: {entry['where']}: {entry['reason']}", markup=False)
+        tell(f"  set aside: {entry['where']}: {entry['reason']}")
     if facts.get("dropped_because"):
-        console.print(f"{facts['id']} was dropped: {facts['dropped_because']}", markup=False)
+        tell(f"{facts['id']} was dropped: {facts['dropped_because']}")
     if rendered:
         console.print(Text("trained", style="bold green") + Text("  not trained", style="dim"))
     for row in rendered:
-        console.print(f"\n{row['id']}: {row['tokens']} tokens, {row['trained']} trained", markup=False)
+        tell(f"\n{row['id']}: {row['tokens']} tokens, {row['trained']} trained")
         line = Text()
         for text, trained in row["pieces"]:
-            # Control characters of the data are shown, never sent to the terminal.
-            safe = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-            line.append(safe, style="bold green" if trained else "dim")
+            line.append(plain(text), style="bold green" if trained else "dim")
         console.print(line)
     for row in shown if not rendered else []:
-        console.print("\n" + "\n".join(f"{key}: {str(value)[:500]!r}" for key, value in row.items()), markup=False)
+        tell("\n" + "\n".join(f"{key}: {str(value)[:500]!r}" for key, value in row.items()))

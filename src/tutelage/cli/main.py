@@ -1,14 +1,14 @@
 """The one console command. Each subcommand is a file of this folder and imports what is heavy when it runs."""
 
+import logging
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from tutelage import __version__
-from tutelage.cli._output import fail
+from tutelage.cli._output import fail, note
 from tutelage.cli.chat import chat_command
 from tutelage.cli.compare import compare_command
 from tutelage.cli.compare_results import compare_results_command
@@ -25,6 +25,10 @@ from tutelage.cli.resume import resume_command
 from tutelage.cli.run import run_command
 from tutelage.cli.validate import validate_command
 from tutelage.core.errors import EXIT_INTERRUPTED, EXIT_INVALID
+
+# Some versions of typer bring their own copy of click, others use the installed one, so the class comes from what
+# typer exports: BadParameter is a UsageError, which is a ClickException.
+ClickException: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="tutelage",
@@ -70,12 +74,15 @@ def run(arguments: list[str] | None = None) -> None:
     # Notes of libraries to their developers; `--verbose` shows them.
     if "--verbose" not in given:
         warnings.filterwarnings("ignore", category=FutureWarning)
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         code = app(given, standalone_mode=False)
-    except click.ClickException as error:
+    except ClickException as error:
         error.show()
         sys.exit(EXIT_INVALID)
-    except click.exceptions.Abort:
+    except typer.Abort:
+        # Ctrl-C outside a run; within one it is an `Interrupted` that says how to go on.
+        note("interrupted")
         sys.exit(EXIT_INTERRUPTED)
     except (Exception, KeyboardInterrupt) as error:
         sys.exit(fail(error, as_json="--json" in given, verbose="--verbose" in given))
