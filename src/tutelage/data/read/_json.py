@@ -10,16 +10,10 @@ from typing import Any, BinaryIO
 from tutelage.core.errors import InputError
 from tutelage.data.read._files import damaged, decode, empty_file, lines, open_binary, without_mark
 from tutelage.data.read._rows import Rows
-from tutelage.data.read._types import not_finite
 
 _SPACE = " \t\r\n"
-
-
-def _constant(literal: str) -> Any:
-    raise not_finite("of the object", literal)
-
-
-_DECODER = json.JSONDecoder(parse_constant=_constant)
+# NaN and infinities are read as Python reads them and refused by `_types`, which knows the column.
+_DECODER = json.JSONDecoder()
 
 
 def records(path: Path, name: str, rows: Rows) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -144,11 +138,6 @@ def _items(stream: BinaryIO, name: str, rows: Rows) -> Iterator[tuple[str, Any]]
                     remedy="write the file again; with on_error: quarantine the items before are kept",
                 ) from None
             complete = False
-        except InputError as error:
-            # After a NaN the end of the item is unknown.
-            raise InputError(
-                error.what, expected=error.expected, found=f"{error.found} in item {number + 1}"
-            ) from None
         if not complete:
             more()
             continue
