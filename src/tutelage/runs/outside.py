@@ -92,7 +92,14 @@ def load_spec(recipe: Recipe, workspace: Path, spec: ModelSpec) -> Any:
     known = _remembered(memory)
     dtype = known.get(place, "auto") if spec.dtype == "auto" else spec.dtype
     # A hub name in the recipe is the permission to download it, once.
-    model = load_model(source, adapter=adapter, device=spec.device, dtype=dtype, offline=False)
+    model = load_model(
+        source,
+        adapter=adapter,
+        device=spec.device,
+        dtype=dtype,
+        offline=False,
+        allow_remote=recipe.allow_remote,
+    )
     found = str(getattr(model, "dtype", "")).removeprefix("torch.")
     if spec.dtype == dtype == "auto" and found and memory.parent.is_dir():
         memory.write_text(json.dumps({**known, place: found}), encoding="utf-8")
