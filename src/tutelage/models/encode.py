@@ -162,6 +162,7 @@ def encode_messages(
             where=example_id,
             expected="at least one message with role assistant",
             found=", ".join(str(m.get("role")) for m in messages),
+            remedy="drop the row, or check which role the answers were given",
         )
     ids: list[int] = []
     trained: list[bool] = []
