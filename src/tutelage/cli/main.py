@@ -1,6 +1,7 @@
 """The one console command. Each subcommand is a file of this folder and imports what is heavy when it runs."""
 
 import logging
+import logging
 import sys
 import warnings
 from typing import Annotated, Any
@@ -75,8 +76,9 @@ def run(arguments: list[str] | None = None) -> None:
     if "--verbose" not in given:
         warnings.filterwarnings("ignore", category=FutureWarning)
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
-        code = app(given, standalone_mode=False)
+        code = app(given, standalone_mode=False, prog_name="tutelage")
     except ClickException as error:
         error.show()
         sys.exit(EXIT_INVALID)
