@@ -1,5 +1,6 @@
 """`tutelage export`: a model for others: merged safetensors with a model card, or GGUF."""
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -7,20 +8,34 @@ import typer
 
 from tutelage.cli._options import AsJson
 from tutelage.cli._output import print_json
+from tutelage.core.errors import ModelError
+
+
+class Format(enum.StrEnum):
+    """What can be written."""
+
+    safetensors = "safetensors"
+    gguf = "gguf"
 
 
 def export_command(
     model: Annotated[str, typer.Argument(help="A model folder, adapter folder or packaged name.")],
     out: Annotated[Path, typer.Argument(help="A folder (safetensors) or file (gguf) that does not exist yet.")],
-    file_format: Annotated[str, typer.Option("--format", help="safetensors or gguf.")] = "safetensors",
+    file_format: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.safetensors,
     adapter: Annotated[str | None, typer.Option(help="An adapter to merge first.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Merge the adapter, write the model and its card, read it back and compare."""
+    from tutelage.models.causal import CausalLM
     from tutelage.models.export import export_model
     from tutelage.models.load import load_model
 
-    written = export_model(load_model(model, adapter=adapter), out, format=file_format)
+    loaded = load_model(model, adapter=adapter)
+    if not isinstance(loaded, CausalLM):
+        raise ModelError(
+            "only a causal language model can be exported", where=model, expected="causal", found=loaded.kind
+        )
+    written = export_model(loaded, out, format=file_format.value)
     if as_json:
         print_json({"written": str(written)})
     else:

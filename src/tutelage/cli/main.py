@@ -1,9 +1,9 @@
 """The one console command. Each subcommand is a file of this folder and imports what is heavy when it runs."""
 
 import logging
-import logging
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -38,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "init": init_command,
     "validate": validate_command,
     "plan": plan_command,

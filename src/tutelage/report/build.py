@@ -217,7 +217,7 @@ def tables(run: dict[str, Any]) -> list[Table]:
                 + "; ".join(_search(arm) for arm in table["arms"] if arm["trials"]),
             )
         )
-    steps = Counter()
+    steps: Counter[tuple[str, str]] = Counter()
     seconds: dict[tuple[str, str], float] = {}
     for step in run["steps"]:
         key = (step["step"], step["method"])
@@ -340,7 +340,7 @@ def environment(run: dict[str, Any]) -> list[tuple[str, str]]:
 
 def loading(run: dict[str, Any], workspace: Path, store: Store) -> str:
     """How to use the trained models."""
-    lines = []
+    lines: list[str] = []
     for step in run["steps"]:
         artifact = store.get(step["key"]) if step["kind"] == "Trainer" else None
         if (
