@@ -8,6 +8,7 @@ marker is not an artifact. A file lock per key makes a second process wait for t
 import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +20,21 @@ from typing import Any, Literal
 import blake3
 from filelock import FileLock, Timeout
 
-from tutelage.core.errors import StoreError
+from tutelage.core.errors import StoreError, TutelageError
 
 MARKER = "artifact.json"
 FORMAT = 1
 Kind = Literal["dataset", "model", "state", "result", "fit", "files"]
-_UNWRITABLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
+_UNWRITABLE = {
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,8 @@ class Store:
                 return found
             building = self._building(key)
             try:
-                returned = write(building)
+                with disk_errors():
+                    returned = write(building)
                 self._finish(building, key, kind, {**(meta or {}), **(returned or {})})
                 final = self.folder(key)
                 final.parent.mkdir(parents=True, exist_ok=True)
@@ -193,6 +204,22 @@ class Store:
             raise _store_error("an artifact could not be removed", folder, error) from None
         removed[counted] += 1
         removed["bytes"] += size
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Raise as OSError what a library written in Rust (safetensors, tokenizers) reports of a full disk in a type of
+    its own, so that writers need to expect one type."""
+    try:
+        yield
+    except Exception as error:
+        found = None if isinstance(error, OSError | TutelageError) else re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        if os.name == "nt":
+            raise OSError(0, str(error), None, number) from None
+        raise OSError(number, os.strerror(number)) from None
 
 
 def _store_error(what: str, where: Path, error: OSError) -> StoreError:

@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from tutelage.core.errors import StoreError
+from tutelage.core.store import disk_errors
 
 MARKER = "tutelage.json"
 
@@ -62,7 +63,8 @@ def building(final: Path, origin: dict[str, Any]) -> Iterator[Path]:
     """
     work = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
-        yield work
+        with disk_errors():
+            yield work
         files = {p.relative_to(work).as_posix(): p.stat().st_size for p in sorted(work.rglob("*")) if p.is_file()}
         (work / MARKER).write_text(json.dumps({**origin, "files": files}, indent=1), encoding="utf-8")
         if final.exists():

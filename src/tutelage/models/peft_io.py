@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from tutelage.core.errors import ModelError, StoreError
+from tutelage.core.store import disk_errors
 
 if TYPE_CHECKING:
     from tutelage.models.causal import CausalLM
@@ -119,7 +120,7 @@ def save(model: "CausalLM", folder: Path) -> Path:
     """Write model or adapter, tokenizer and chat template; raises StoreError when the place cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with quiet():
+        with quiet(), disk_errors():
             model.module.save_pretrained(folder)
             model.tokenizer.save_pretrained(folder)
         if model.template is not None:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tutelage.core.errors import StoreError, TrainingError
+from tutelage.core.store import disk_errors
 
 MARKER = "COMPLETE"
 TENSORS = "tensors.safetensors"
@@ -40,7 +41,8 @@ def save(folder: Path, step: int, state: Mapping[str, Any], *, keep: int = 2) ->
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir()
-        save_file(tensors, building / TENSORS)
+        with disk_errors():
+            save_file(tensors, building / TENSORS)
         (building / STATE).write_text(text, encoding="utf-8")
         marker = {name: _digest(building / name) for name in (TENSORS, STATE)}
         for name in marker:
