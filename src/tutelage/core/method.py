@@ -8,7 +8,8 @@ never in the method.
 
 import hashlib
 import json
-from collections.abc import Mapping
+import typing
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -60,17 +61,26 @@ def config_error(cls: type[BaseModel], error: ValidationError) -> ConfigError:
     field = ".".join(str(part) for part in first["loc"]) or "(whole)"
     owner = cls.__module__.removeprefix("tutelage.")
     if first["type"] == "extra_forbidden":
+        record, name = _owner(cls, first["loc"])
         return ConfigError(
-            f"{owner} has no field {field!r}",
-            where=field,
-            remedy=suggest(field, cls.model_fields),
+            f"{owner} has no field {field!r}", where=field, remedy=suggest(name, record.model_fields)
         )
     return ConfigError(
         f"{owner}: field {field!r} is not valid",
         where=field,
         expected=first["msg"],
         found=repr(first.get("input")),
+        remedy=f"`tutelage explain {owner}` says what it takes",
     )
+
+
+def _owner(cls: type[BaseModel], place: Sequence[str | int]) -> tuple[type[BaseModel], str]:
+    """(the record that lacks the last name of `place`, that name): a budget's own fields for `budget.tokns`."""
+    for part in place[:-1]:
+        field = cls.model_fields.get(str(part))
+        inner = [] if field is None else [field.annotation, *typing.get_args(field.annotation)]
+        cls = next((kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)), cls)
+    return cls, str(place[-1])
 
 
 class Reader(Method):
