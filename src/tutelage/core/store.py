@@ -208,12 +208,14 @@ class Store:
 
 @contextmanager
 def disk_errors() -> Iterator[None]:
-    """Raise as OSError what a library written in Rust (safetensors, tokenizers) reports of a full disk in a type of
-    its own, so that writers need to expect one type."""
+    """Raise as OSError what libraries written in Rust (safetensors, tokenizers) report of a full disk in types of
+    their own, so that writers need to expect one type."""
     try:
         yield
+    except (OSError, TutelageError):
+        raise
     except Exception as error:
-        found = None if isinstance(error, OSError | TutelageError) else re.search(r"\(os error (\d+)\)", str(error))
+        found = re.search(r"\(os error (\d+)\)", str(error))
         if found is None:
             raise
         number = int(found[1])
