@@ -26,6 +26,10 @@ def _tell(event: Mapping[str, Any]) -> None:
             note(f"  {label}: {event.get('seconds') or 0:.1f} s")
         elif sys.stderr.isatty():
             note(f"  {label}: in the store")
+        facts = event.get("facts") or {}
+        if facts.get("truncated_rows"):
+            share = f"{facts['truncated_rows']} of {facts['rows']}"
+            note(f"  {label}: {share} rows are longer than max_length and were cut")
     elif kind == "gate":
         note(f"  gate {event['name']}: {'passed' if event['passed'] else 'FAILED'}  {event.get('reason', '')}")
     elif kind == "source":

@@ -7,7 +7,7 @@ start of the response.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from tutelage.core.errors import InputError, suggest
@@ -27,12 +27,14 @@ class Tokenizing(Protocol):
 
 @dataclass(frozen=True)
 class Encoded:
-    """One encoded document: `trained[i]` says whether token i counts in the loss; `weights` multiply it."""
+    """One encoded document: `trained[i]` says whether token i counts in the loss; `weights` multiply it. `cut` is
+    how many tokens of the row did not fit into the context and are in no document."""
 
     ids: list[int]
     trained: list[bool]
     example_id: str
     weights: list[float] | None = None
+    cut: int = 0
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.trained) or (self.weights is not None and len(self.weights) != len(self.ids)):
@@ -89,7 +91,8 @@ def encode_text(
     model: Tokenizing, text: str, *, max_length: int, example_id: str = "", eos: bool = True
 ) -> Encoded:
     """A raw text, all of it trained, cut to its first `max_length` tokens; EOS is appended where it fits."""
-    return split_text(model, text, max_length=max_length, example_id=example_id, eos=eos)[0]
+    first, *others = split_text(model, text, max_length=max_length, example_id=example_id, eos=eos)
+    return replace(first, cut=sum(window.n_trained for window in others))
 
 
 def split_text(
@@ -138,7 +141,7 @@ def encode_pair(
     trained = [False] * len(prompt_ids) + [True] * len(response_ids)
     if trained:
         trained[0] = False
-    return _checked(Encoded(prompt_ids + response_ids, trained, example_id))
+    return _checked(Encoded(prompt_ids + response_ids, trained, example_id, cut=max(over, 0)))
 
 
 def encode_messages(
@@ -173,13 +176,14 @@ def encode_messages(
         if flag and piece.append_eos and model.eos_id is not None:
             ids.append(model.eos_id)
             trained.append(True)
-    if len(ids) > max_length:
+    over = len(ids) - max_length
+    if over > 0:
         # Drop untrained tokens at the front first: a question's end and its answer's start are worth more.
-        front = min(len(ids) - max_length, trained.index(True) - 1) if trained.index(True) > 0 else 0
+        front = min(over, trained.index(True) - 1) if trained.index(True) > 0 else 0
         ids, trained = ids[front : front + max_length], trained[front : front + max_length]
     if trained:
         trained[0] = False
-    return _checked(Encoded(ids, trained, example_id))
+    return _checked(Encoded(ids, trained, example_id, cut=max(over, 0)))
 
 
 def encode_row(

@@ -76,6 +76,7 @@ class Batches:
         self._max_length = max_length
         self._waiting: deque[Encoded] = deque()
         self.dropped = 0
+        self.truncated = 0
 
     def take(self, tokens: int, rows: int | None = None) -> Step:
         """Documents of at least `tokens` tokens, less only where `rows` rows are used up.
@@ -113,6 +114,7 @@ class Batches:
                         remedy="this is a defect of the objective's encode; report it",
                     )
             if documents:
+                self.truncated += any(document.cut for document in documents)
                 self._waiting.extend(documents)
                 return
             self.dropped += 1
@@ -136,14 +138,15 @@ class Batches:
 
     def state_dict(self) -> dict[str, Any]:
         waiting = [[d.ids, d.trained, d.example_id, d.weights] for d in self._waiting]
-        return {"draws": self._draws.state_dict(), "waiting": waiting, "dropped": self.dropped}
+        counts = {"dropped": self.dropped, "truncated": self.truncated}
+        return {"draws": self._draws.state_dict(), "waiting": waiting, **counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._draws.load_state_dict(state["draws"])
         self._waiting = deque(
             Encoded(ids, trained, name, weights) for ids, trained, name, weights in state["waiting"]
         )
-        self.dropped = state["dropped"]
+        self.dropped, self.truncated = state["dropped"], state["truncated"]
 
 
 def names(batch: TokenBatch) -> list[str]:

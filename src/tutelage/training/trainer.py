@@ -382,6 +382,7 @@ class _Run:
             steps=self.at.step,
             skipped_steps=self.at.skipped,
             dropped_rows=self.batches.dropped,
+            truncated_rows=self.batches.truncated,
             seconds=cost.seconds,
             cost=cost,
             consumed=str(self.consumed.path),
