@@ -345,3 +345,26 @@ def test_a_comparison_that_is_interrupted_goes_on(bed):
     result = resume("latest", bed.folder)
     assert pair(result, "good - random")["verdict"]["outcome"] == "better"
     assert Ledger(bed.folder).run()["declared"] == declared, "the declaration stands from the first start"
+
+
+class TestOnce:
+    def test_such_an_arm_runs_one_seed_and_is_in_no_pair_of_claims(self, bed):
+        gate = {"name": "no harm", "step": "result", "arm": "fake", "against": "base", "no_harm": 10.0}
+        result = comparison(bed, once=["fake"], gates=[gate])
+        assert arm(result, "fake")["seeds"] == [0]
+        assert arm(result, "good")["seeds"] == [0, 1, 2]
+        assert [row["name"] for row in result.comparison["pairs"] if "fake" in row["name"]] == []
+        assert ["fake", "random"] not in result.comparison["declared"]["primary"]
+        assert [gate["arm"] for gate in result.gates] == ["fake"]
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"once": ["random"]}, "no claim"),
+            ({"once": ["fakes"]}, "no claim"),
+            ({"once": ["fake"], "primary": [["fake", "random"]]}, "all seeds"),
+        ],
+    )
+    def test_claims_need_all_seeds(self, bed, settings, message):
+        with pytest.raises(ConfigError, match=message):
+            comparison(bed, **settings)

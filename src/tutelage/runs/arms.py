@@ -68,7 +68,23 @@ def check_compare(recipe: Recipe, main: "Graph", graphs: Mapping[str, "Graph"]) 
                 found=named,
                 remedy=_one_of(named, graphs),
             )
+    for number, name in enumerate(compare.once):
+        if name not in graphs or name in (compare.baseline, compare.placebo, compare.oracle):
+            raise ConfigError(
+                "once names arms that no claim is about",
+                where=recipe.where("compare", "once", number),
+                found=name,
+                expected="an arm other than baseline, placebo and oracle",
+                remedy=_one_of(name, graphs),
+            )
     for number, pair in enumerate(compare.primary or ()):
+        if set(pair) & set(compare.once):
+            raise ConfigError(
+                "a primary comparison needs all seeds of both arms",
+                where=recipe.where("compare", "primary", number),
+                found=", ".join(pair),
+                remedy="take the arm out of compare.once",
+            )
         for name in pair:
             if name not in graphs:
                 raise ConfigError(

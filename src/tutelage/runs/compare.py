@@ -17,7 +17,7 @@ from tutelage.runs import table as tables
 from tutelage.runs.arms import all_arms, metric_step, with_field
 from tutelage.runs.engine import Engine
 from tutelage.runs.graph import Graph, build_graph
-from tutelage.runs.recipe import AXIS_UNIT, Recipe, Tune
+from tutelage.runs.recipe import AXIS_UNIT, Compare, Recipe, Tune
 from tutelage.runs.rounds import run_rounds
 from tutelage.runs.table import ArmRow, ComparisonTable, Measured, Trial
 from tutelage.runs.values import BudgetRule, Context, Value
@@ -48,6 +48,7 @@ def declaration(recipe: Recipe, graphs: dict[str, Graph], metric: str) -> dict[s
     compare = recipe.compare
     assert compare is not None
     special = {compare.baseline, compare.placebo, compare.oracle}
+    special |= set(compare.once)
     default = [(arm, compare.baseline) for arm in graphs if arm not in special and is_trained(graphs[arm], metric)]
     pairs = compare.primary if compare.primary is not None else default
     return {
@@ -110,6 +111,13 @@ def arm_contexts(recipe: Recipe, graph: Graph, arm: str) -> Iterator[tuple[list[
         yield names, Context(arm=arm, seed=seed, budgets=budgets, fixed=fixed)
 
 
+def seeds_of(compare: Compare, arm: str, trained: bool) -> list[int | None]:
+    """The training seeds an arm runs with; an untrained arm has none."""
+    if not trained:
+        return [None]
+    return list(compare.seeds[:1] if arm in compare.once else compare.seeds)
+
+
 def remaining(total: float, upstream: Cost, unit: str, arm: str) -> Budget:
     """What is left of the total for training; raises ComparisonError when the upstream used it up."""
     left = total - cost_on_axis(upstream, unit)
@@ -166,7 +174,7 @@ class _Runner:
         budgets: dict[str, BudgetRule] = {}
         if training is not None and self.unit is not None and (self.total is not None or not is_reference):
             budgets = {training: lambda upstream, share: self._left(upstream, share, name)}
-        seeds: list[int | None] = list(self.compare.seeds) if facts["trained"] else [None]
+        seeds = seeds_of(self.compare, name, facts["trained"])
         runs: list[dict[str, Value]] = []
         for seed in seeds:
             context = Context(arm=name, seed=seed, budgets=budgets, fixed=fixed, overrides=overrides)

@@ -140,7 +140,8 @@ class Compare(_Strict):
     """Which arms are compared, on what, at which equal cost.
 
     `baseline` is an arm, or a method that takes the place of the step it is the baseline of. `primary` pairs are
-    declared before anything runs; without them every other arm against the baseline is primary.
+    declared before anything runs; without them every other arm against the baseline is primary. Arms in `once` run
+    with the first seed alone: they serve gates, and no claim is made about them.
     """
 
     baseline: str
@@ -151,6 +152,7 @@ class Compare(_Strict):
     seeds: list[int] = Field(default_factory=lambda: [0, 1, 2], min_length=1)
     tune: Tune | None = None
     primary: list[tuple[str, str]] | None = None
+    once: list[str] = Field(default_factory=list)
     margin: float | None = Field(default=None, gt=0)
     placebo: str | None = None
     oracle: str | None = None

@@ -227,7 +227,9 @@ def _pairs(
 ) -> list[tuple[str, str]]:
     wanted: list[tuple[str, str]] = [(a, b) for a, b in primary]
     for other in (settings.baseline, settings.placebo):
-        wanted += [(name, other) for name in arms if other is not None and name != other]
+        wanted += [
+            (name, other) for name in arms if other is not None and name != other and name not in settings.once
+        ]
     seen = dict.fromkeys(wanted)
     # A pair and its mirror say the same thing once.
     return [pair for number, pair in enumerate(seen) if (pair[1], pair[0]) not in list(seen)[:number]]
