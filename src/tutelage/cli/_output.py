@@ -39,7 +39,7 @@ def fail(error: BaseException, as_json: bool, verbose: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         note("interrupted")
         return EXIT_INTERRUPTED
-    text = f"{type(error).__name__}: {error}"
+    text = plain(f"{type(error).__name__}: {error}")
     if as_json:
         print_json({"error": "Crash", "what": text, "exit_code": EXIT_CRASH})
     else:
