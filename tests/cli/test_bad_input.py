@@ -28,7 +28,11 @@ MUTATIONS = [
         "console.print(text, markup=False)",
     ),
     ("src/tutelage/cli/_output.py", "if step else", "if not step else"),
-    ("src/tutelage/models/encode.py", "trained, example_id, cut=max(over, 0)))", "trained, example_id))"),
+    (
+        "src/tutelage/models/encode.py",
+        "response_ids, trained, example_id, cut=max(over, 0)",
+        "response_ids, trained, example_id",
+    ),
     (
         "src/tutelage/core/store.py",
         "if found is None:\n            raise",
