@@ -1,5 +1,6 @@
 """`tutelage inspect`: see what a model would be trained on, token by token, and why rows were dropped."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,12 +74,13 @@ def open_data(name: str, run_id: str, workspace: Path) -> "Dataset":
 
 
 def describe(data: "Dataset", row_id: str | None) -> dict[str, Any]:
-    """Counts of rows kept, dropped (by the first words of the reason) and quarantined."""
+    """Counts of rows kept, dropped (reasons alike but for numbers count together) and quarantined."""
     reasons: dict[str, int] = {}
     examples: dict[str, str] = {}
     fate = None
     for row in data.dropped.to_pylist():
-        kind = row["reason"].split(":")[0].split(" of ")[0]
+        # Reasons that differ in a number or an id only are one kind.
+        kind = re.sub(r"[-+]?\d[\d.e+-]*", "..", row["reason"].split(" of ")[0])
         reasons[kind] = reasons.get(kind, 0) + 1
         examples.setdefault(kind, row["id"])
         if row["id"] == row_id:
