@@ -373,7 +373,9 @@ def test_permission_of_the_recipe_reaches_the_endpoint(bed, capfd, monkeypatch):
 
     monkeypatch.setattr("tutelage.models.load.load_model", load_model)
     remote = ("--set", "models.base.load=https://api.example.com/v1", "--set", "allow_remote=true")
-    tutelage(capfd, "run", bed / "recipe.yaml", "-w", bed, *remote)
+    named = ("--set", "models.base.model=small", "--set", "models.base.key_env=EXAMPLE_KEY")
+    tutelage(capfd, "run", bed / "recipe.yaml", "-w", bed, *remote, *named)
+    assert (given["model"], given["key_env"]) == ("small", "EXAMPLE_KEY")
     assert given["allow_remote"] and given["source"] == "https://api.example.com/v1"
     assert Ledger(bed).run()["recipe"]["allow_remote"] is True
 

@@ -135,6 +135,8 @@ def test_validate_and_plan(here, capfd):
     assert states["chosen"] is True and states["trained"] is False and states["held_out"] is None
     small = tutelage(capfd, "plan", "recipe.yaml", "--limit", 5, "--json").json()
     assert small["steps"][0]["cached"] is False
+    seeded = tutelage(capfd, "plan", "recipe.yaml", "--seed", 5, "--json").json()
+    assert {step["name"]: step["cached"] for step in seeded["steps"]}["chosen"] is not True
 
 
 def test_run_with_every_option(here, capfd):
@@ -185,6 +187,9 @@ def test_inspect_a_file_a_step_and_a_row(here, capfd):
 
 
 def test_compare_report_and_verdicts(here, capfd):
+    before = len(Ledger(here).runs())
+    assert "would run" in tutelage(capfd, "compare", "arms.yaml", "--dry-run").out
+    assert len(Ledger(here).runs()) == before, "a dry run leaves nothing"
     done = tutelage(capfd, "compare", "arms.yaml", "--seeds", "0,1,2")
     assert done.code == 0, done.err
     assert done.out.startswith("declared before running") and "same against random" in done.out

@@ -21,6 +21,7 @@ Limit = Annotated[
     typer.Option("--limit", min=1, help="Keep this many rows of each source and shrink budgets: a try-out."),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Replace the recipe's seed.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and plan; run nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Let sources lie outside the recipe's folder and the workspace.")

@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from tutelage.cli._options import AllowOutside, AsJson, Limit, Overrides, RecipeFile, Workspace, workspace_or_here
+from tutelage.cli._options import (
+    AllowOutside,
+    AsJson,
+    DryRun,
+    Limit,
+    Overrides,
+    RecipeFile,
+    Workspace,
+    workspace_or_here,
+)
 from tutelage.cli._progress import teller
 from tutelage.cli._verdicts import show_run
 
@@ -19,6 +28,7 @@ def compare_command(
     workspace: Workspace = None,
     overrides: Overrides = None,
     limit: Limit = None,
+    dry_run: DryRun = False,
     allow_outside: AllowOutside = False,
     as_json: AsJson = False,
 ) -> None:
@@ -32,6 +42,7 @@ def compare_command(
         load_recipe(recipe, changes, limit, allow_outside),
         workspace_or_here(workspace),
         limit=limit,
+        dry_run=dry_run,
         progress=teller(as_json),
     )
     show_run(result, as_json)

@@ -2,7 +2,16 @@
 
 import typer
 
-from tutelage.cli._options import AllowOutside, AsJson, Limit, Overrides, RecipeFile, Workspace, workspace_or_here
+from tutelage.cli._options import (
+    AllowOutside,
+    AsJson,
+    Limit,
+    Overrides,
+    RecipeFile,
+    Seed,
+    Workspace,
+    workspace_or_here,
+)
 from tutelage.cli._output import print_json
 
 
@@ -11,6 +20,7 @@ def plan_command(
     workspace: Workspace = None,
     overrides: Overrides = None,
     limit: Limit = None,
+    seed: Seed = None,
     allow_outside: AllowOutside = False,
     as_json: AsJson = False,
 ) -> None:
@@ -18,9 +28,9 @@ def plan_command(
     from tutelage.runs.plan import plan
     from tutelage.runs.recipe import load_recipe
 
-    made = plan(
-        load_recipe(recipe, overrides or (), limit, allow_outside), workspace_or_here(workspace), limit=limit
-    )
+    loaded = load_recipe(recipe, overrides or (), limit, allow_outside)
+    loaded = loaded if seed is None else loaded.changed(seed=seed)
+    made = plan(loaded, workspace_or_here(workspace), limit=limit)
     if as_json:
         print_json(made.to_json())
         return

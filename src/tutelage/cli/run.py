@@ -1,12 +1,11 @@
 """`tutelage run`: run a recipe; what is in the store already is not done again."""
 
-from typing import Annotated
-
 import typer
 
 from tutelage.cli._options import (
     AllowOutside,
     AsJson,
+    DryRun,
     Limit,
     Overrides,
     RecipeFile,
@@ -24,7 +23,7 @@ def run_command(
     overrides: Overrides = None,
     limit: Limit = None,
     seed: Seed = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and plan; run nothing.")] = False,
+    dry_run: DryRun = False,
     allow_outside: AllowOutside = False,
     as_json: AsJson = False,
 ) -> None:

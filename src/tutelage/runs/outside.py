@@ -98,6 +98,8 @@ def load_spec(recipe: Recipe, workspace: Path, spec: ModelSpec) -> Any:
         device=spec.device,
         dtype=dtype,
         offline=False,
+        model=spec.model,
+        key_env=spec.key_env,
         allow_remote=recipe.allow_remote,
     )
     found = str(getattr(model, "dtype", "")).removeprefix("torch.")

@@ -45,12 +45,17 @@ class Source(_Strict):
 
 
 class ModelSpec(_Strict):
-    """A model to load: a folder, packaged name, hub name or endpoint, as `models.load.load_model` takes it."""
+    """A model to load: a folder, packaged name, hub name or endpoint, as `models.load.load_model` takes it.
+
+    For an endpoint `model` is its name there and `key_env` the environment variable that holds the key.
+    """
 
     load: str
     adapter: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    model: str | None = None
+    key_env: str | None = None
 
 
 class Foreach(_Strict):
