@@ -245,7 +245,7 @@ def _compared(
 
 
 def _cost(settings: Compare, a: ArmRow, b: ArmRow) -> tuple[CostCheck | None, str]:
-    """The check that decides: of the seed, or of the search, where the costs differ most."""
+    """The check that decides: of the seed, or of all seeds with the search, where the costs differ most."""
     axis: Any = AXIS_UNIT[settings.at]
     if axis is None:
         return None, "costs were not made equal"
@@ -253,8 +253,10 @@ def _cost(settings: Compare, a: ArmRow, b: ArmRow) -> tuple[CostCheck | None, st
         return None, "an untrained arm spends no budget"
     checks = [check_equal_cost(one, other, axis) for one, other in zip(a.cost, b.cost)]
     if a.search is not None:
-        # The other way round A had less, which is no advantage.
-        checks.append(check_equal_cost(a.search, b.search or Cost(), axis))
+        # The other way round A had less, which is no advantage. A search is held together with the runs it serves:
+        # it ends with a whole row, which may be several per cent of a short trial and nothing of the whole.
+        totals = [sum(arm.cost, arm.search or Cost()) for arm in (a, b)]
+        checks.append(check_equal_cost(totals[0], totals[1], axis))
     worst = next((check for check in checks if not check.comparable), None)
     if worst is None:
         worst = max(checks, key=lambda check: abs((check.ratio or 0.0) - 1))
