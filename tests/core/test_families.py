@@ -74,6 +74,15 @@ def test_better_worse_equivalent_undecided():
     assert f"{undecided.seeds_needed - 5} more seeds" in undecided.text
 
 
+def test_what_only_the_correction_leaves_undecided_asks_for_nothing_more():
+    alone = pair(0.5)
+    assert judge(alone).outcome == "better"
+    among_many = judge(alone, adjusted_p=0.07)
+    assert among_many.outcome == "undecided"
+    assert "not after correction for several" in among_many.text
+    assert "needs" not in among_many.text
+
+
 def test_no_difference_shows_that_one_would_have_been_found():
     # The interval reaches past the margin on one side, yet a difference of that size had power enough.
     comparison = pair(0.07, items=200, seed=4)

@@ -60,7 +60,14 @@ def comparison_lines(table: dict[str, Any]) -> list[str]:
         tuned = "".join(f", {key.split('.')[-1]} {value:g}" for key, value in (arm["tuned"] or {}).items())
         spent = f"{flops:.2e} FLOPs, {seconds:.0f} s a run{tuned}" if arm["trained"] else "not trained"
         lines.append(f"  {arm['name']:<18} {measured['estimate']:.4f}  (seeds {seeds})  {spent}")
-    return lines + [""] + [f"note: {note}" for note in [table["bed"], *table["notes"]] if note]
+    return lines + [""] + [f"note: {note}" for note in [bed_line(table), *table["notes"]] if note]
+
+
+def bed_line(table: dict[str, Any]) -> str:
+    """Whether this bed could have told a good method from a random one."""
+    if table["oracle"] is None:
+        return ""
+    return f"this bed {table['bed']} its oracle ({table['oracle']}) from the baseline ({table['baseline']})"
 
 
 def pair_line(pair: dict[str, Any]) -> str:

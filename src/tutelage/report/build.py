@@ -104,7 +104,10 @@ def notes(run: dict[str, Any]) -> list[str]:
             + ". A positive difference is an improvement. Declared rows are corrected by Holm, the others by "
             "Benjamini-Hochberg and called exploratory."
         )
-        found += [table["bed"], *table["notes"]]
+        if table["oracle"] is not None:
+            oracle, baseline = table["oracle"], table["baseline"]
+            found.append(f"This bed {table['bed']} its oracle ({oracle}) from the baseline ({baseline}).")
+        found += table["notes"]
     for gate in run["gates"]:
         state = "passed" if gate["passed"] else "FAILED"
         arm = f" [{gate['arm']}]" if gate.get("arm") else ""
@@ -164,11 +167,10 @@ def loss_curves(run: dict[str, Any], store: Store) -> list[Series]:
     """One line per arm: its first seed's loss over trained tokens (searches left out)."""
     chosen: dict[str, dict[str, Any]] = {}
     for step in run["steps"]:
-        if step["kind"] == "Trainer":
-            # A search comes before the run that counts, so the last one with the lowest seed stands.
+        if step["kind"] == "Trainer" and not (step["arm"] or "").endswith("(search)"):
             label = step["arm"] or step["step"]
             known = chosen.get(label)
-            if known is None or (step["seed"] or 0) <= (known["seed"] or 0):
+            if known is None or (step["seed"] or 0) < (known["seed"] or 0):
                 chosen[label] = step
     series = []
     for label, step in chosen.items():

@@ -166,6 +166,11 @@ def _undecided(comparison: Comparison, fields: Mapping[str, object], effect: flo
     elif isinstance(items, int) and items <= comparison.n_items and fields["margin"] is not None:
         # Enough power for the margin and still no verdict: the truth is somewhere between.
         needs = f"{size} would have been found"
+    elif (isinstance(items, int) and items <= comparison.n_items) or (
+        isinstance(seeds, int) and seeds <= comparison.n_seeds
+    ):
+        # Enough for a comparison that stands alone; the correction for the others is what it misses.
+        needs = f"{size} would be found in a single comparison, not after correction for several"
     else:
         ways = [f"about {items - comparison.n_items} more items"] if isinstance(items, int) else []
         if isinstance(seeds, int):
