@@ -7,6 +7,7 @@ from toy.training_bed import dataset, model, same, weights
 from tutelage.core.discovery import build
 from tutelage.core.errors import ConfigError
 from tutelage.models.load import load_model
+from tutelage.models.toy import tiny_causal_lm
 
 PROOF = {"adapters.lora": ["consistent", "verified"]}
 MUTATIONS = [
@@ -118,3 +119,18 @@ def test_chosen_targets_and_dropout():
 def test_errors(make, words):
     with pytest.raises(ConfigError, match=words):
         make()
+
+
+def test_another_alpha_is_another_model(tmp_path):
+    """Alpha is no weight: equal weights with another scale must not share a cache key."""
+    base = tiny_causal_lm()
+    low, high = (
+        build("adapters.lora", {"rank": 4, "alpha": alpha}).convert({"base": base}, None, {})
+        for alpha in (1.0, 256.0)
+    )
+    assert low.fingerprint != high.fingerprint
+    base.save(tmp_path / "base")
+    loaded = load_model(tmp_path / "base", dtype="float32")
+    made = build("adapters.lora", {"rank": 4, "alpha": 8.0}).convert({"base": loaded}, None, {})
+    made.save(tmp_path / "adapter")
+    assert load_model(tmp_path / "adapter", dtype="float32").fingerprint == made.fingerprint

@@ -68,11 +68,13 @@ def test_take_crosses_shards_in_the_asked_order():
     assert data.take(picks).column("n").to_pylist() == picks
 
 
-def test_replacing_a_column():
+def test_replacing_a_column(tmp_path):
     data = small_shards(ROWS)
     again = data.with_columns("n", ({"n": [-1] * len(t)} for t in data.shards()))
     assert again.numpy("n").tolist() == [-1] * 10
     assert again.column_names == ["id", "text", "n"]
+    again.save(tmp_path / "d")
+    assert Dataset.open(tmp_path / "d", verify=True).hash == again.hash
 
 
 def test_missing_values_and_late_columns():

@@ -299,3 +299,14 @@ MUTATIONS = [
     ("src/tutelage/models/generation.py", "positions = positions[:, -1:] + 1", "positions = positions[:, -1:]"),
     ("src/tutelage/models/states.py", "at + len(head) : at", "at : at"),
 ]
+
+
+def test_fingerprint_covers_configuration_and_template():
+    model = tiny_causal_lm()
+    before = model.fingerprint
+    model.base_module.config.rms_norm_eps *= 10
+    assert model.fingerprint != before
+    model.base_module.config.rms_norm_eps /= 10
+    assert model.fingerprint == before
+    model.use_template("llama3")
+    assert model.fingerprint != before

@@ -368,3 +368,19 @@ class TestOnce:
     def test_claims_need_all_seeds(self, bed, settings, message):
         with pytest.raises(ConfigError, match=message):
             comparison(bed, **settings)
+
+
+def test_rows_measured_besides_do_not_fix_the_draws_of_training(bed):
+    """A task on the training rows themselves must leave them changing with the seed."""
+    memory = {"name": "memory", "use": "evaluation.toy_task", "from": "hard", "model": "trained"}
+    hard = {"name": "hard", "use": "data.filter.where", "from": "chosen", "column": "difficulty", "negate": True}
+    from tutelage.runs.compare import fixed_steps
+    from tutelage.runs.graph import build_graph
+
+    recipe = bed.recipe(
+        steps=[SCORED, CHOSEN, hard, TRAINED, RESULT, memory],
+        arms=ARMS,
+        compare={"baseline": "random", "metric_step": "result", "also": ["memory"], "budget": {"flops": 6000}},
+    )
+    fixed = fixed_steps(recipe, build_graph(recipe, "random"), "result")
+    assert "hard" in fixed and "chosen" not in fixed

@@ -299,11 +299,7 @@ class Dataset:
         kept = [field for field in self.schema if field.name not in added.names]
         shards = []
         for shard, part in zip(self._shards, parts):
-            old = tuple(
-                # A replaced column stays in its file but is no longer read.
-                replace(p, columns=tuple(c for c in p.columns if c not in added.names), hash=p.hash)
-                for p in shard.parts
-            )
+            old = [_without(p, added.names) for p in shard.parts]
             shards.append(_Shard(shard.rows, (*(p for p in old if p.columns), part)))
         return Dataset(shards, pa.schema([*kept, *added]), report=self.report)
 
@@ -558,6 +554,14 @@ def _make_part(table: pa.Table, spill: bool) -> _Part:
             remedy="free space, or point TUTELAGE_SCRATCH at a larger disk",
         ) from None
     return _Part(columns, path, digest)
+
+
+def _without(part: _Part, names: Sequence[str]) -> _Part:
+    """The part without replaced columns, which stay in its file but are no longer read."""
+    kept = tuple(column for column in part.columns if column not in names)
+    if kept == part.columns:
+        return part
+    return replace(part, columns=kept, hash=hash_table(part.read(kept)) if kept else "")
 
 
 def _inside(folder: Path, name: str) -> Path:

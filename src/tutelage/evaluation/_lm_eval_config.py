@@ -168,7 +168,7 @@ def _read(file: Path, root: Path, allow_code: bool, above: tuple[Path, ...]) -> 
         """Safe loading, plus the one tag that task files use."""
 
     def function(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-        name = str(loader.construct_scalar(node))
+        name = str(getattr(node, "value", ""))
         if not allow_code:
             raise ConfigError(
                 f"the task file asks to run Python code: !function {name}",

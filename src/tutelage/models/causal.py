@@ -1,6 +1,7 @@
 """`CausalLM`: a transformers causal language model with its tokenizer and chat template behind the model seam."""
 
 import copy
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,7 +116,7 @@ class CausalLM(Model):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all weights, in their precision, and of the tokenizer."""
+        """Hash of all weights in their precision, the configuration (of adapters too), tokenizer and template."""
         digest = blake3.blake3(max_threads=blake3.blake3.AUTO)
         for name, value in sorted(self.module.state_dict().items()):
             digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
@@ -123,6 +124,14 @@ class CausalLM(Model):
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         vocabulary = sorted(self.tokenizer.get_vocab().items()) if backend is None else backend.to_str()
         digest.update(str(vocabulary).encode())
+        settings: list[Any] = [
+            _settled(self.base_module.config.to_dict()),
+            self.template.source if self.template else None,
+        ]
+        # An adapter's scale is in its configuration alone: equal weights with another alpha are another model.
+        adapters = getattr(self.module, "peft_config", {})
+        settings += [[name, _settled(config.to_dict())] for name, config in sorted(adapters.items())]
+        digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         return digest.hexdigest(length=16)
 
     # -- tokens -------------------------------------------------------------------------------------------
@@ -293,3 +302,28 @@ class CausalLM(Model):
     def save(self, path: str | Path) -> Path:
         """`save_pretrained` layout: safetensors, tokenizer, chat_template.jinja; an adapter in the PEFT layout."""
         return peft_io.save(self, Path(path))
+
+
+# What a configuration says about where a model came from and how it is run, not about what it computes.
+_PASSING = {
+    "architectures",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "dtype",
+    "inference_mode",
+    "peft_version",
+    "revision",
+    "task_type",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
+
+
+def _settled(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what does not change outputs; sets in order."""
+    return {
+        str(key): sorted(map(str, value)) if isinstance(value, set | frozenset) else value
+        for key, value in config.items()
+        if key not in _PASSING and not str(key).startswith("_")
+    }

@@ -86,10 +86,16 @@ def reference_arm(recipe: Recipe, graphs: dict[str, Graph], metric: str) -> str:
 
 
 def fixed_steps(recipe: Recipe, graph: Graph, metric: str) -> frozenset[str]:
-    """Steps behind measured rows, whose draws are the same in all arms and seeds."""
+    """Steps behind measured rows, whose draws are the same in all arms and seeds.
+
+    What the deciding rows and the development rows come from is fixed; rows measured besides may come from the
+    training rows themselves, which must go on changing with the seed.
+    """
     assert recipe.compare is not None
-    tasks = [metric, *recipe.compare.also, *([recipe.compare.tune.on] if recipe.compare.tune else [])]
-    return frozenset(name for task in tasks for name in graph.data_side(task))
+    deciding = [metric, *([recipe.compare.tune.on] if recipe.compare.tune else [])]
+    fixed = {name for task in deciding for name in graph.data_side(task)}
+    besides = {name for task in recipe.compare.also for name in graph.data_side(task)}
+    return frozenset(fixed | (besides - set(graph.model_side(metric))))
 
 
 def arm_contexts(recipe: Recipe, graph: Graph, arm: str) -> Iterator[tuple[list[str], Context]]:

@@ -100,7 +100,8 @@ def _verdict(gate: Gate, state: str, text: str, estimate: float | None, arm: str
         "on_undecided": on_undecided,
         "expect": gate.expect,
         "fired": not good,
-        "passed": good if gate.expect == "pass" else not good,
+        # A planted failure counts as noticed only where it shows; "undecided" shows nothing.
+        "passed": good if gate.expect == "pass" else state == "fails",
         "estimate": estimate,
         "reason": text,
     }
