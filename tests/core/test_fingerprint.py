@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tutelage.core import discovery, fingerprint
+from tutelage.core.discovery import build
 from tutelage.core.fingerprint import code_hash, components, configuration, digest, method_key
 
 
@@ -92,3 +93,21 @@ def test_no_file_name_enters_a_key(tmp_path):
     first = Dataset.from_rows(rows).save(Path(tmp_path) / "one")
     second = Dataset.from_rows(rows).save(Path(tmp_path) / "two")
     assert first.hash == second.hash
+
+
+def test_files_that_decide_a_result_are_in_its_key(tmp_path):
+    """A changed task file or its data is another measurement, though path and configuration are the same."""
+    (tmp_path / "rows.jsonl").write_text('{"q": "a", "c": ["x", "y"], "a": 0}\n', encoding="utf-8")
+    task = "task: t\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\ntest_split: test\n"
+    task += 'output_type: multiple_choice\ndoc_to_text: "{{q}}"\ndoc_to_target: a\ndoc_to_choice: c\n'
+    (tmp_path / "t.yaml").write_text(task, encoding="utf-8")
+    method = build("evaluation.lm_eval_task", {"path": "t.yaml", "project": str(tmp_path)})
+    first = method_key(method, {})
+    assert method_key(method, {}) == first
+    (tmp_path / "rows.jsonl").write_text('{"q": "b", "c": ["x", "y"], "a": 0}\n', encoding="utf-8")
+    second = method_key(method, {})
+    (tmp_path / "t.yaml").write_text(task + "num_fewshot: 0\n", encoding="utf-8")
+    assert len({first, second, method_key(method, {})}) == 3
+    assert [file.name for file in build("evaluation.instruction_following").files()] == [
+        "instruction_probes.jsonl"
+    ]

@@ -47,6 +47,10 @@ class ExternalCommand(Adapter):
     tokens: int | None = Field(default=None, gt=0)
     seed: int = 0
 
+    def files(self) -> list[Path]:
+        """Scripts that the command names."""
+        return [Path(part) for part in self.command if part.endswith((".py", ".sh")) and Path(part).is_file()]
+
     @field_validator("command")
     @classmethod
     def _known_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -74,6 +74,7 @@ def method_key(method: Method, contents: Mapping[str, Any], extra: Mapping[str, 
             "code": {name: code_hash(card.module) for name, card in known.items()},
             "name": method.name,
             "config": config,
+            "files": [blake3.blake3(file.read_bytes()).hexdigest(length=16) for file in method.files()],
             "inputs": dict(contents),
             "extra": dict(extra or {}),
         }

@@ -10,6 +10,7 @@ import hashlib
 import json
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -48,6 +49,10 @@ class Method(BaseModel):
         parts = type(self).__module__.split(".")
         start = next((number for number, part in enumerate(parts) if number and part in ROOMS), 0)
         return ".".join(parts[start:])
+
+    def files(self) -> list[Path]:
+        """Files that decide the result besides source and configuration; their contents are in the cache key."""
+        return []
 
     def config_hash(self) -> str:
         """Hash of the name and the full configuration, defaults included."""

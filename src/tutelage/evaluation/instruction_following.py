@@ -9,7 +9,7 @@ prompts are our own.
 """
 
 import json
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -40,10 +40,12 @@ CARD = {
 }
 
 
+PROBES = Path(__file__).resolve().parent / "instruction_probes.jsonl"
+
+
 def load_probes() -> Dataset:
     """The bundled probes: columns id, prompt, cluster (the template), checks."""
-    file = resources.files("tutelage.evaluation") / "instruction_probes.jsonl"
-    return Dataset.from_rows(json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    return Dataset.from_rows(json.loads(line) for line in PROBES.read_text(encoding="utf-8").splitlines())
 
 
 class InstructionFollowing(Task):
@@ -56,6 +58,10 @@ class InstructionFollowing(Task):
     max_new_tokens: int = Field(default=64, ge=1)
     stop: tuple[str, ...] = ()
     chat: bool | None = None
+
+    def files(self) -> list[Path]:
+        """The bundled probes."""
+        return [PROBES]
 
     def evaluate(self, model: Any, dataset: Dataset | None, inputs: Inputs) -> "Result":
         """Share of prompts whose rules all hold, larger is better; greedy decoding.

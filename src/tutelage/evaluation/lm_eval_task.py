@@ -52,6 +52,21 @@ class LmEvalTask(Task):
     ties: Literal["split", "first"] = "split"
     allow_task_code: bool = False
 
+    def files(self) -> list[Path]:
+        """Task files and code beside the one named, and its data files, as far as they exist."""
+        if not self.path:
+            return []
+        folder = (Path(self.project) / self.path).parent
+        named = self.config().dataset_kwargs.get("data_files") or {}
+        names = (
+            [n for value in named.values() for n in ([value] if isinstance(value, str) else value)]
+            if isinstance(named, dict)
+            else [named]
+        )
+        beside = [file for pattern in ("*.yaml", "*.yml", "*.py") for file in folder.glob(pattern)]
+        data = [file for name in names for file in (folder / name, Path(self.project) / name) if file.is_file()]
+        return sorted({file.resolve() for file in [*beside, *data]})
+
     def config(self) -> LmEvalConfig:
         """The task file, checked; raises ConfigError naming the key that is not supported, and why."""
         if not self.path:
