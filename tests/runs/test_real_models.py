@@ -34,6 +34,7 @@ steps:
     schedule: {use: training.schedules.cosine}
     step_tokens: 128
     checkpoint_seconds: 0
+    keep_checkpoints: [0.5]
     budget: {tokens: 600}
   - {name: held_out, use: evaluation.bits_per_byte, from: held_docs, model: trained}
 """
@@ -79,6 +80,10 @@ def test_from_files_to_a_measured_adapter(material):
     trained = next(s for s in Ledger(material).run()["steps"] if s["step"] == "trained")
     assert 600 <= trained["as_if"]["trained_tokens"] <= 640, "a budget is met within one document"
     assert trained["as_if"]["backward_flops"] > 0 and trained["as_if"]["seconds"] > 0
+    checkpoints = material / ".tutelage" / "checkpoints" / trained["key"]
+    left = sorted(path.name for path in checkpoints.iterdir())
+    assert "kept" in left and not [name for name in left if name.startswith("step-")], "no state of a finished run"
+    assert (next((checkpoints / "kept").iterdir()) / "adapter_model.safetensors").is_file()
 
 
 def test_the_precision_that_auto_comes_to_is_chosen_once(material, tmp_path, monkeypatch):

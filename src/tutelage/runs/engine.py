@@ -129,6 +129,10 @@ class Engine:
         except TutelageError as error:
             error.add_note(f"step {node.name}")
             raise
+        if node.card.kind == "Trainer":
+            # The model is in the store: what resuming would need is no longer needed; kept copies stay.
+            for finished in (self.workspace / STATE / "checkpoints" / key).glob("step-*"):
+                shutil.rmtree(finished, ignore_errors=True)
         seconds = time.perf_counter() - started
         rows_in = sum(value.rows or 0 for value in handed.rows) if handed.rows else None
         self._record(
