@@ -16,7 +16,7 @@ from tutelage.core.errors import ComparisonError
 from tutelage.core.items import ItemLog
 from tutelage.core.records import Cost, Record, Result
 from tutelage.core.stats.compare import Comparison, compare
-from tutelage.core.stats.equal_cost import CostCheck, check_equal_cost
+from tutelage.core.stats.equal_cost import CostCheck, check_equal_cost, cost_on_axis
 from tutelage.core.stats.families import Verdict, judge_family
 from tutelage.core.stats.intervals import summarise
 from tutelage.runs.recipe import AXIS_UNIT, Compare
@@ -256,7 +256,8 @@ def _cost(settings: Compare, a: ArmRow, b: ArmRow) -> tuple[CostCheck | None, st
         # The other way round A had less, which is no advantage. A search is held together with the runs it serves:
         # it ends with a whole row, which may be several per cent of a short trial and nothing of the whole.
         totals = [sum(arm.cost, arm.search or Cost()) for arm in (a, b)]
-        checks.append(check_equal_cost(totals[0], totals[1], axis))
+        if cost_on_axis(totals[0], axis) > cost_on_axis(totals[1], axis):
+            checks.append(check_equal_cost(totals[0], totals[1], axis))
     worst = next((check for check in checks if not check.comparable), None)
     if worst is None:
         worst = max(checks, key=lambda check: abs((check.ratio or 0.0) - 1))
