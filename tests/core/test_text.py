@@ -169,7 +169,8 @@ def test_repeated_pieces_equal_a_plain_scan(texts, unit):
             if len(form) >= 2 and form in seen:
                 expected.setdefault(identifier, []).append((start, end))
             seen.add(form)
-    assert repeated_spans(zip(ids, texts), unit, 2) == expected
+    for bloom in (None, 0.5, 1e-3):
+        assert repeated_spans(lambda: zip(ids, texts), unit, 2, bloom) == expected
     for text in texts:
         spans = pieces(text, unit)
         assert cut(text, spans).strip() == ""

@@ -12,8 +12,8 @@ from tutelage.data.dedup.paragraphs import Paragraphs
 
 PROOF = {"data.dedup.paragraphs": ["consistent", "verified"]}
 MUTATIONS = [
-    ("src/tutelage/data/dedup/paragraphs.py", "(lost == 0) | (words", "(words"),
-    ("src/tutelage/data/dedup/paragraphs.py", "cut(text, spans.get(i, []))", "text"),
+    ("src/tutelage/data/dedup/_shared.py", "(lost == 0) | (left", "(left"),
+    ("src/tutelage/data/dedup/_shared.py", "cut(text, spans.get(i, []))", "text"),
 ]
 NOTICE = "Permission is hereby granted, free of charge, to any person."
 
@@ -48,7 +48,7 @@ def test_every_piece_stays_once():
     assert texts == expected
     for row, text, lost in zip(rows, texts, got.column("removed_characters").to_pylist()):
         assert len(row["text"]) == len(text) + lost
-    assert repeated_spans(zip(got.ids(), texts), "line", 30) == {}
+    assert repeated_spans(lambda: zip(got.ids(), texts), "line", 30) == {}
     assert got.report["rows_cut"] == sum(a != b["text"] for a, b in zip(expected, rows))
 
 

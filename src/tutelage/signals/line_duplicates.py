@@ -12,7 +12,7 @@ from pydantic import Field
 from tutelage.core.dataset import Dataset
 from tutelage.core.method import Inputs, Scorer, State
 from tutelage.core.text.duplicates import pieces, repeated_spans
-from tutelage.core.text.rows import texts
+from tutelage.core.text.rows import text_rows, texts
 
 CARD = {
     "name": "signals.line_duplicates",
@@ -33,8 +33,7 @@ class LineDuplicates(Scorer):
     min_characters: int = Field(default=30, ge=1)
 
     def fit(self, dataset: Dataset, inputs: Inputs) -> State:
-        rows = ((i, t) for shard in dataset.shards() for i, t in zip(shard.column("id").to_pylist(), texts(shard)))
-        found = repeated_spans(rows, "line", self.min_characters)
+        found = repeated_spans(lambda: text_rows(dataset), "line", self.min_characters)
         lengths = {identifier: sum(end - start for start, end in spans) for identifier, spans in found.items()}
         return {"lines": {i: len(spans) for i, spans in found.items()}, "characters": lengths}
 

@@ -5,6 +5,8 @@ occurrence, in (id, position) order, becomes a span [start, end) in code points;
 `min_characters` in canonical form never do. `data.dedup.paragraphs` deletes such spans.
 """
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
@@ -12,7 +14,7 @@ from pydantic import Field
 from tutelage.core.dataset import Dataset
 from tutelage.core.method import Inputs, Scorer, State
 from tutelage.core.text.duplicates import Unit, repeated_spans
-from tutelage.core.text.rows import texts
+from tutelage.core.text.rows import text_rows, texts
 
 CARD = {
     "name": "signals.paragraph_duplicates",
@@ -33,14 +35,16 @@ SPANS = pa.list_(pa.struct([("start", pa.int64()), ("end", pa.int64())]))
 
 
 class ParagraphDuplicates(Scorer):
-    """`unit` "line" or "paragraph"; `min_characters` protects short pieces."""
+    """`unit` "line" or "paragraph"; `min_characters` protects short pieces; `bloom` bounds memory as in
+    `data.dedup.paragraphs`."""
 
     unit: Unit = "line"
     min_characters: int = Field(default=30, ge=1)
+    bloom: float | None = Field(default=None, gt=0, lt=1)
 
     def fit(self, dataset: Dataset, inputs: Inputs) -> State:
-        rows = ((i, t) for shard in dataset.shards() for i, t in zip(shard.column("id").to_pylist(), texts(shard)))
-        return {"spans": repeated_spans(rows, self.unit, self.min_characters)}
+        rows = partial(text_rows, dataset)
+        return {"spans": repeated_spans(rows, self.unit, self.min_characters, self.bloom)}
 
     def score(self, shard: pa.Table, state: State, inputs: Inputs) -> dict[str, object]:
         found = [state["spans"].get(identifier, []) for identifier in shard.column("id").to_pylist()]

@@ -1,19 +1,27 @@
 """What counts as the same text, and which lines or paragraphs of a corpus repeat earlier ones.
 
-The canonical form is NFC, lower-cased, white space collapsed; decisions use 128-bit hashes of it, so that two
-different texts are never taken for one. Of equal pieces the first in (id, position) order is the original: the
-result does not depend on the order of the rows.
+Pieces are lines, paragraphs or whatever a splitter gives. The canonical form is NFC, lower-cased, white space
+collapsed; decisions use 128-bit hashes of it, so that two different texts are never taken for one. Of equal pieces
+the first in (id, position) order is the original: the result does not depend on the order of the rows.
 """
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
+from tutelage.core.text.bloom import BloomFilter
+
 Unit = Literal["line", "paragraph"]
 Spans = list[tuple[int, int]]
+# A text -> the spans to compare, by their start; they may overlap.
+Splitter = Callable[[str], Spans]
+# Gives all (id, text), as often as it is called.
+Rows = Callable[[], Iterable[tuple[str, str]]]
+_BLOCK = 1 << 16  # hashes put into a filter at once
 
 
 def canonical(text: str, strict: bool = False) -> str:
@@ -54,34 +62,110 @@ def cut(text: str, spans: Spans) -> str:
     return "".join(kept)
 
 
-def repeated_spans(rows: Iterable[tuple[str, str]], unit: Unit, min_characters: int) -> dict[str, Spans]:
+def repeated_spans(
+    rows: Rows, unit: Unit | Splitter, min_characters: int, bloom: float | None = None
+) -> dict[str, Spans]:
     """For every id that has any: the spans of its pieces that repeat an earlier piece of the corpus.
 
-    `rows` are (id, text); earlier means a lower id, or the same id and further up. Pieces with fewer than
-    `min_characters` in canonical form never count as repeated.
+    `rows()` gives (id, text), the same ones every time; earlier means a lower id, or the same id and further up.
+    Pieces with fewer than `min_characters` in canonical form never count as repeated. `bloom` bounds memory: two
+    Bloom filters of this false-positive rate first find the pieces that may occur twice, and only those are held;
+    the result is the same.
     """
+    split = partial(pieces, unit=unit) if isinstance(unit, str) else unit
+    only = None if bloom is None else _seen_twice(rows, split, min_characters, bloom)
     digests: list[bytes] = []
     owners: list[int] = []
     spans: Spans = []
     ids: list[str] = []
-    for identifier, text in rows:
-        for start, end in pieces(text, unit):
-            form = canonical(text[start:end])
-            if len(form) >= min_characters:
-                digests.append(digest128(form))
-                owners.append(len(ids))
-                spans.append((start, end))
+    for identifier, text in rows():
+        found = _digests(text, split, min_characters)
+        if only is not None and found:
+            maybe = only.contains(keys_of([digest for digest, _ in found]))
+            found = [piece for piece, use in zip(found, maybe.tolist()) if use]
+        if not found:
+            continue
+        digests += [digest for digest, _ in found]
+        spans += [span for _, span in found]
+        owners += [len(ids)] * len(found)
         ids.append(identifier)
     if not spans:
         return {}
     rank = np.empty(len(ids), dtype=np.int64)
     rank[np.argsort(np.array(ids, dtype=object), kind="stable")] = np.arange(len(ids))
-    halves = np.frombuffer(b"".join(digests), dtype=np.uint64).reshape(-1, 2)
+    halves = keys_of(digests)
     starts = np.array([start for start, _ in spans])
     order = np.lexsort((starts, rank[owners], halves[:, 1], halves[:, 0]))
     ordered = halves[order]
     later = order[1:][(ordered[1:] == ordered[:-1]).all(axis=1)]
-    found: dict[str, Spans] = {}
+    repeated: dict[str, Spans] = {}
     for piece in np.sort(later).tolist():
-        found.setdefault(ids[owners[piece]], []).append(spans[piece])
-    return found
+        repeated.setdefault(ids[owners[piece]], []).append(spans[piece])
+    return {identifier: union(found) for identifier, found in repeated.items()}
+
+
+def union(spans: Spans) -> Spans:
+    """Sorted spans with those that overlap made one; neighbours that only touch stay two."""
+    joined: Spans = []
+    for start, end in spans:
+        if joined and start < joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def keys_of(digests: list[bytes]) -> np.ndarray:
+    """128-bit digests as uint64 [n, 2]."""
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64).reshape(-1, 2)
+
+
+def piece_filter(rows: Rows, unit: Unit | Splitter, min_characters: int, rate: float) -> BloomFilter:
+    """A Bloom filter that holds every piece of the rows, to be asked about others (`pieces_in`)."""
+    split = partial(pieces, unit=unit) if isinstance(unit, str) else unit
+    held = BloomFilter(_count(rows, split), rate)
+    for keys in _key_blocks(rows, split, min_characters):
+        held.add(keys)
+    return held
+
+
+def pieces_in(text: str, unit: Unit | Splitter, min_characters: int, held: BloomFilter) -> Spans:
+    """The spans of the pieces of `text` that are in the filter."""
+    split = partial(pieces, unit=unit) if isinstance(unit, str) else unit
+    found = _digests(text, split, min_characters)
+    if not found:
+        return []
+    inside = held.contains(keys_of([digest for digest, _ in found]))
+    return union([span for (_, span), hit in zip(found, inside.tolist()) if hit])
+
+
+def _seen_twice(rows: Rows, split: Splitter, min_characters: int, rate: float) -> BloomFilter:
+    """A filter that holds every piece that occurs twice, and a share of about `rate` of the others."""
+    count = _count(rows, split)
+    seen, twice = BloomFilter(count, rate), BloomFilter(count, rate)
+    for keys in _key_blocks(rows, split, min_characters):
+        # Half a digest decides here: two pieces taken for one only put one key too many into the filter.
+        _, place, times = np.unique(keys[:, 0], return_inverse=True, return_counts=True)
+        twice.add(keys[seen.contains(keys) | (times[place] > 1)])
+        seen.add(keys)
+    return twice
+
+
+def _count(rows: Rows, split: Splitter) -> int:
+    return sum(len(split(text)) for _, text in rows())
+
+
+def _key_blocks(rows: Rows, split: Splitter, min_characters: int) -> Iterator[np.ndarray]:
+    block: list[bytes] = []
+    for _, text in rows():
+        block += [digest for digest, _ in _digests(text, split, min_characters)]
+        if len(block) >= _BLOCK:
+            yield keys_of(block)
+            block = []
+    if block:
+        yield keys_of(block)
+
+
+def _digests(text: str, split: Splitter, min_characters: int) -> list[tuple[bytes, tuple[int, int]]]:
+    forms = ((canonical(text[start:end]), (start, end)) for start, end in split(text))
+    return [(digest128(form), span) for form, span in forms if len(form) >= min_characters]

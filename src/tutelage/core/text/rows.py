@@ -3,10 +3,16 @@
 Every method that looks at text reads it here, so that all mean the same by it.
 """
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tutelage.core.errors import InputError
+
+if TYPE_CHECKING:
+    from tutelage.core.dataset import Dataset
 
 ANSWERS = ("completion", "response", "answer", "chosen")
 QUESTIONS = ("prompt", "question", "instruction")
@@ -60,6 +66,12 @@ def text_array(shard: pa.Table) -> pa.LargeStringArray:
         found=", ".join(names),
         remedy="rename the column, or read the data with a reader (`data.read.*`)",
     )
+
+
+def text_rows(dataset: "Dataset") -> Iterator[tuple[str, str]]:
+    """(id, text) of every row of a dataset, in order."""
+    for shard in dataset.shards():
+        yield from zip(shard.column("id").to_pylist(), texts(shard))
 
 
 def texts(shard: pa.Table) -> list[str]:
