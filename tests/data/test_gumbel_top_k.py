@@ -8,7 +8,7 @@ import pytest
 from toy.selection import scored
 from tutelage.core.apply import apply_transform
 from tutelage.core.dataset import Dataset
-from tutelage.core.errors import ConfigError
+from tutelage.core.errors import ConfigError, InputError
 from tutelage.core.records import Budget
 from tutelage.core.text.hashing import uniform
 from tutelage.data.select.gumbel_top_k import GumbelTopK, gumbel_keys, standardise
@@ -22,6 +22,7 @@ MUTATIONS = [
         "good = values",
     ),
     ("src/tutelage/data/select/gumbel_top_k.py", "/ spread", "/ spread**2"),
+    ("src/tutelage/data/select/gumbel_top_k.py", "standardise(values[here])", "standardise(values)[here]"),
 ]
 P = np.array([0.5, 0.25, 0.15, 0.10])
 
@@ -76,6 +77,31 @@ def test_standardised_and_raw_scores():
     assert plain == chosen(scaled, column="score", budget=Budget(rows=10)).ids()
 
 
+def test_groups_are_standardised_by_themselves():
+    rng = np.random.default_rng(0)
+    level = {"easy": 5.0, "hard": -5.0}
+    rows = [
+        {"id": f"{g}{i}", "text": "x", "domain": g, "score": float(m + rng.normal() * (1 + abs(m) / 5))}
+        for g, m in level.items()
+        for i in range(300)
+    ]
+    data = Dataset.from_rows(rows)
+    values = data.numpy("score")
+    groups = np.array([r["domain"] for r in rows])
+    z = standardise(values, groups)
+    for g in level:
+        here = values[groups == g]
+        assert np.allclose(z[groups == g], (here - here.mean()) / here.std())
+    cold = {"column": "score", "temperature": 0.01, "budget": Budget(rows=60)}
+    together = chosen(data, **cold).column("domain").to_pylist()
+    apart = chosen(data, **cold, standardise_within="domain").column("domain").to_pylist()
+    assert together.count("easy") == 60 and 20 < apart.count("easy") < 40
+    one = standardise(np.array([1.0, 3.0, np.nan, np.nan]), np.array(["a", "a", "a", "b"]))
+    assert np.array_equal(one, [-1, 1, np.nan, np.nan], equal_nan=True)
+    with pytest.warns(UserWarning, match="uniform among them"):
+        assert standardise(np.array([2.0, 2.0, 1.0, 3.0]), np.array([0, 0, 1, 1])).tolist() == [0, 0, -1, 1]
+
+
 def test_budgets_are_nested_and_equal_scores_warn():
     data = scored(200)
     sets = [set(chosen(data, column="score", budget=Budget(tokens=t)).ids()) for t in (50, 500)]
@@ -88,5 +114,9 @@ def test_budgets_are_nested_and_equal_scores_warn():
 def test_bad_input():
     with pytest.raises(ConfigError, match="temperature"):
         GumbelTopK(temperature=0)
+    with pytest.raises(ConfigError, match="standardise: true"):
+        GumbelTopK(standardise=False, standardise_within="domain")
+    with pytest.raises(InputError, match="domain"):
+        chosen(scored(), column="score", standardise_within="domain", budget=Budget(rows=3))
     with pytest.raises(ConfigError, match="say whether high or low"):
         chosen(scored(), column="bpb", budget=Budget(rows=3))
