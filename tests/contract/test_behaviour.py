@@ -48,6 +48,7 @@ def make_rows(count=24):
                 "kind": "text",
                 "label": ("a", "b")[number % 2],
                 "score": float(rng.normal()),
+                "vector": rng.normal(size=4).tolist(),
                 "n_tokens": len(text.split()),
                 "contaminated": number % 5 == 0,
                 "duplicate_of": None if number % 6 else "row-00",
@@ -103,6 +104,8 @@ def fields_for(name):
         for key, value in offered.items()
         if key in known and value is not None and known[key].default in (None, "")
     }
+    if name == "signals.neighbour_distance":
+        chosen = {"column": "vector", "k": 3}
     if name == "data.filter.where":
         chosen = {"column": "kind", "equals": "text"}
     if name == "data.filter.rules":
