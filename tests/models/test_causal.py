@@ -190,6 +190,32 @@ def test_greedy_generation_equals_step_by_step_without_cache(arch):
             assert generation.prompt_tokens == len(ids)
 
 
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_common_beginning_is_computed_once(arch):
+    model = tiny_causal_lm(arch)
+    common = "The quick brown fox jumps over the lazy dog and returns to the den. "
+    prompts = [common + rest for rest in ("One", "Two dogs and a fox", "a", "def add(first, second):")]
+    lengths = [len(encode_prompt(model, prompt)) for prompt in prompts]
+
+    def generated(batch_size):
+        before = model.meter.cost
+        return model.generate(prompts, 1, batch_size=batch_size), model.meter.since(before).forward_flops
+
+    alone, full = generated(1)
+    together, spent = generated(4)
+    assert [g.token_ids for g in together] == [g.token_ids for g in alone]
+    assert full == 2 * model.active_params * sum(lengths)
+    shared = len(encode_prompt(model, common)) - 1
+    slides = bool(getattr(model.config.get_text_config(), "sliding_window", None))
+    saved = 0 if slides else 2 * model.active_params * 3 * (shared - 1)
+    assert full - spent == pytest.approx(saved, abs=2 * model.active_params * 3) and (slides or spent < full)
+    longer = [model.generate(prompts, 10, batch_size=n) for n in (1, 4)]
+    assert [g.token_ids for g in longer[0]] == [g.token_ids for g in longer[1]]
+    # Equal prompts keep one token each to continue from.
+    twins = model.generate([common, common], 4)
+    assert twins[0].token_ids == twins[1].token_ids == model.generate([common], 4)[0].token_ids
+
+
 def test_sampling_depends_on_seed_not_on_batch(model):
     prompts = ["The quick", "brown fox jumps over", "a", "b"]
     one = model.generate(prompts, 8, temperature=1.5, seed=3, batch_size=1)
@@ -225,13 +251,13 @@ def test_finished_rows_leave_the_batch_and_change_nothing(model, monkeypatch):
     settings = {"temperature": 1.5, "seed": 1, "stop": ("a", "e", "o", "t", "n")}
     alone = model.generate(prompts, 12, batch_size=1, **settings)
     widths = []
-    forward = model.module.forward
+    forward = model.module.base_model.forward
 
     def watched(*args, **kwargs):
         widths.append(len(kwargs["input_ids"]))
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(model.module, "forward", watched)
+    monkeypatch.setattr(model.module.base_model, "forward", watched)
     assert model.generate(prompts, 12, batch_size=8, **settings) == alone
     lengths = sorted(len(g.token_ids) for g in alone)
     assert lengths[3] < lengths[-1], "the test needs completions that end early"
@@ -297,6 +323,7 @@ MUTATIONS = [
     ("src/tutelage/models/scoring.py", "        done = stop\n", "        done = start + 1\n"),
     ("src/tutelage/models/scoring.py", "n - 1 if j == 0 else at + j - 1", "at + j - 1"),
     ("src/tutelage/models/generation.py", "positions = positions[:, -1:] + 1", "positions = positions[:, -1:]"),
+    ("src/tutelage/models/generation.py", "shared + offsets.clamp(min=0)", "offsets.clamp(min=0)"),
     ("src/tutelage/models/states.py", "at + len(head) : at", "at : at"),
 ]
 

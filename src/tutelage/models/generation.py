@@ -1,6 +1,8 @@
 """Batched generation with a key-value cache: left padding by lengths, greedy or sampled, stop strings.
 
 Each prompt draws from its own generator, seeded with (seed, index), so a completion does not depend on the batch.
+What all prompts of a batch begin with (a system turn, worked examples) goes through the model once. Only the last
+state of each row is put through the head.
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,9 @@ from tutelage.models.seam import Generation
 
 if TYPE_CHECKING:
     from tutelage.models.causal import CausalLM
+
+# A shorter common beginning costs more in copies of the cache than its computation.
+WORTH_SHARING = 16
 
 
 @dataclass(frozen=True)
@@ -74,30 +79,32 @@ def _batch(
     seeds: list[int],
 ) -> list[Generation]:
     device = model.device
-    width = max(map(len, prompts))
-    lengths = torch.tensor([len(p) for p in prompts], device=device)
+    cache = DynamicCache(config=model.config)
+    # The padding between a shared beginning and the rest would take places in a sliding window.
+    shared = 0 if any(cache.is_sliding) else _shared_prefix(prompts)
+    if shared:
+        prefix = torch.tensor([prompts[0][:shared]], device=device)
+        model.base_module.base_model(input_ids=prefix, past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(prompts))
+    width = max(map(len, prompts)) - shared
+    lengths = torch.tensor([len(p) - shared for p in prompts], device=device)
     ids = torch.full((len(prompts), width), model.pad_id, dtype=torch.long, device=device)
     for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
-    mask = torch.arange(width, device=device)[None, :] >= width - lengths[:, None]
-    positions = (torch.arange(width, device=device)[None, :] - (width - lengths[:, None])).clamp_(min=0)
+        ids[row, width - len(prompt) + shared :] = torch.tensor(prompt[shared:], device=device)
+    offsets = torch.arange(width, device=device)[None, :] - (width - lengths[:, None])
+    mask = torch.cat([offsets.new_ones(len(prompts), shared), (offsets >= 0).long()], dim=1)
+    positions = shared + offsets.clamp(min=0)
     generators = [torch.Generator(device="cpu").manual_seed(s) for s in seeds]
     ends = end_ids(model)
-    cache = DynamicCache(config=model.config)
     out: list[list[int]] = [[] for _ in prompts]
     texts: list[str | None] = [None] * len(prompts)
     rows = list(range(len(prompts)))  # the prompt in each row of the batch
-    forwarded = int(lengths.sum())
-    for _ in range(min(limits.new_tokens, model.max_length - width)):
-        logits = model.base_module(
-            input_ids=ids,
-            attention_mask=mask.long(),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        tokens = _choose(logits.float(), temperature, [generators[r] for r in rows])
+    forwarded = shared
+    new = int(lengths.sum())
+    for _ in range(min(limits.new_tokens, model.max_length - shared - width)):
+        logits = _last_logits(model, ids, mask, positions, cache)
+        forwarded += new
+        tokens = _choose(logits, temperature, [generators[r] for r in rows])
         for row, token in zip(rows, tokens.tolist()):
             if texts[row] is None:
                 out[row].append(token)
@@ -111,7 +118,7 @@ def _batch(
             cache.batch_select_indices(keep)
             tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
             rows = [rows[i] for i in live]
-        forwarded += len(rows)
+        new = len(rows)
         ids = tokens[:, None]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         positions = positions[:, -1:] + 1
@@ -129,6 +136,34 @@ def _batch(
         )
         for prompt, tokens, text in zip(prompts, out, texts)
     ]
+
+
+def _shared_prefix(prompts: list[list[int]]) -> int:
+    """How many tokens all prompts begin with, 0 where computing them once is not worth it; every prompt keeps at
+    least one token of its own."""
+    if len(prompts) < 2:
+        return 0
+    most = min(map(len, prompts)) - 1
+    length = next((i for i in range(most) if len({p[i] for p in prompts}) > 1), most)
+    return length if length >= WORTH_SHARING else 0
+
+
+def _last_logits(
+    model: "CausalLM", ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache
+) -> torch.Tensor:
+    """[rows, V] float32 after the last token of each row; the cache grows by `ids`."""
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "position_ids": positions,
+        "past_key_values": cache,
+        "use_cache": True,
+    }
+    head = model.head
+    if head is None:
+        return model.base_module(**inputs, logits_to_keep=1).logits[:, -1].float()
+    # Two-dimensional and contiguous: a batched product would copy the whole output matrix for every row.
+    return head(model.base_module.base_model(**inputs).last_hidden_state[:, -1].contiguous())
 
 
 def _ended(model: "CausalLM", tokens: list[int], ends: set[int], stop: tuple[str, ...]) -> str | None:
