@@ -242,7 +242,15 @@ def _with_code(folder: Path) -> None:
 MODELS = {
     "no tokenizer": (_without_tokenizer, ["no tokenizer", "tokenizer.json", "copy the tokenizer"]),
     "pickle": (_pickled, ["pickled", "pytorch_model.bin", "*.safetensors", "convert it"]),
-    "own code": (_with_code, ["brings its own code", "auto_map in config.json", "allow_remote_code"]),
+    "own code": (
+        _with_code,
+        [
+            "brings its own code",
+            "auto_map in config.json",
+            "allow_remote_code: true at the model",
+            "--allow-remote-code",
+        ],
+    ),
 }
 
 

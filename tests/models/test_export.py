@@ -128,7 +128,7 @@ def test_what_comes_back_different_is_refused_and_removed(tmp_path, monkeypatch)
     other, renamed = tiny_causal_lm(seed=9), tiny_causal_lm(seed=6)
     renamed.template = None
     for wrong, words in ((other, "scores text differently"), (renamed, "other chat template")):
-        monkeypatch.setattr(export, "_load", lambda _folder, wrong=wrong: wrong)
+        monkeypatch.setattr(export, "_load", lambda _folder, _allowed, wrong=wrong: wrong)
         with pytest.raises(ModelError, match=words):
             export_model(model, tmp_path / "out")
         assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from toy.own_code import bring_code, own_cache
 from tutelage.core.errors import ModelError
 from tutelage.models.load import load_model
 from tutelage.models.peft_io import put_adapter
@@ -156,6 +157,43 @@ def test_code_of_a_model_never_runs_unasked(folder, tmp_path):
     assert not ran.exists()
 
 
+def test_code_of_a_model_runs_when_allowed_and_is_part_of_what_it_is(folder, tmp_path, monkeypatch):
+    plain = load_model(folder, dtype="float32", device="cpu")
+    bring_code(folder, tmp_path / "ran")
+    own_cache(monkeypatch, tmp_path / "cache")
+    model = load_model(folder, dtype="float32", device="cpu", allow_remote_code=True)
+    assert (tmp_path / "ran").exists() and type(model.module).__name__ == "OwnLM"
+    assert list(model.own_code) == ["modeling_own.py"] and plain.own_code == {}
+    assert torch.equal(logits(model), logits(plain))
+    saved = model.save(tmp_path / "saved")
+    with pytest.raises(ModelError, match="brings its own code"):
+        load_model(saved)
+    again = load_model(saved, dtype="float32", device="cpu", allow_remote_code=True)
+    assert again.fingerprint == model.fingerprint != plain.fingerprint
+    with (saved / "modeling_own.py").open("a", encoding="utf-8") as code:
+        code.write("# other code may compute otherwise\n")
+    other = load_model(saved, dtype="float32", device="cpu", allow_remote_code=True)
+    assert other.fingerprint != model.fingerprint
+    tuned = load_model(adapted(model).save(tmp_path / "tuned"), device="cpu", allow_remote_code=True)
+    assert tuned.own_code == model.own_code
+    with pytest.raises(ModelError, match="brings its own code"):
+        load_model(tmp_path / "tuned")
+
+
+def test_code_that_is_broken_or_elsewhere(folder, tmp_path, monkeypatch):
+    own_cache(monkeypatch, tmp_path / "cache")
+    bring_code(folder, tmp_path / "ran")
+    (folder / "modeling_own.py").write_text("raise KeyError('no such luck')\n", encoding="utf-8")
+    with pytest.raises(ModelError, match="configuration cannot be loaded") as error:
+        load_model(folder, allow_remote_code=True)
+    assert "no such luck" in str(error.value) and error.value.remedy
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["auto_map"]["AutoConfig"] = "some-owner/some-model--modeling_own.OwnConfig"
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelError, match="in another repository"):
+        load_model(folder, allow_remote_code=True)
+
+
 def test_damaged_folders(folder, tmp_path):
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
@@ -193,4 +231,5 @@ def test_unknown_sources_and_offline_hub(monkeypatch, tmp_path):
 MUTATIONS = [
     ("src/tutelage/models/peft_io.py", "if n != rows}", "if n < 0}"),
     ("src/tutelage/models/load.py", "if coded and not allow_remote_code", "if False"),
+    ("src/tutelage/models/causal.py", "[self.own_code] if self.own_code else []", "[]"),
 ]

@@ -35,7 +35,9 @@ def toy_models(monkeypatch, request):
         engine_module, "load_spec", lambda recipe, workspace, spec: toy_model.ToyModel(float(spec.load))
     )
     monkeypatch.setattr(
-        engine_module, "load_stored_model", lambda artifact: toy_model.ToyModel.open(artifact.path / "model")
+        engine_module,
+        "load_stored_model",
+        lambda artifact, _allowed: toy_model.ToyModel.open(artifact.path / "model"),
     )
 
 

@@ -129,7 +129,9 @@ def _load(output: Path, base: Any) -> Any:
     if (output / "adapter_config.json").is_file():
         return base.with_adapter(output)
     precision = str(base.dtype).removeprefix("torch.")
-    return load_model(output, device=str(base.device), dtype=precision)
+    # Whoever allowed the base to run its code, and started this program, has allowed what it left to do so.
+    allowed = bool(base.own_code)
+    return load_model(output, device=str(base.device), dtype=precision, allow_remote_code=allowed)
 
 
 def _run(command: list[str], log: Path, timeout: float, folder: Path) -> int | None:

@@ -26,6 +26,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Let sources lie outside the recipe's folder and the workspace.")
 ]
+AllowRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-remote-code",
+        help="Run code that comes with a model; it can do whatever you can, so read it first.",
+    ),
+]
 RunId = Annotated[str, typer.Argument(help="A run, or `latest`.")]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tutelage.cli._options import AllowRemoteCode
 from tutelage.cli._output import note, plain
 from tutelage.core.errors import ModelError
 
@@ -22,6 +23,7 @@ def chat_command(
     served_name: Annotated[str | None, typer.Option("--model", help="Model name at an endpoint.")] = None,
     key_env: Annotated[str | None, typer.Option(help="Environment variable with the endpoint's key.")] = None,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let text leave this machine.")] = False,
+    allow_remote_code: AllowRemoteCode = False,
 ) -> None:
     """Talk to a model; Ctrl-D ends. Without a terminal: one message per line, the answers on standard output."""
     from tutelage.models.load import load_model
@@ -33,6 +35,7 @@ def chat_command(
         model=served_name,
         key_env=key_env,
         allow_remote=allow_remote,
+        allow_remote_code=allow_remote_code,
     )
     templated = loaded.kind == "endpoint" or getattr(loaded, "template", None) is not None
     if not templated:

@@ -6,6 +6,7 @@ import typer
 
 from tutelage.cli._options import (
     AllowOutside,
+    AllowRemoteCode,
     AsJson,
     DryRun,
     Limit,
@@ -30,6 +31,7 @@ def compare_command(
     limit: Limit = None,
     dry_run: DryRun = False,
     allow_outside: AllowOutside = False,
+    allow_remote_code: AllowRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe's arms, or the recipe against a baseline method, at equal total cost over seeds."""
@@ -39,7 +41,7 @@ def compare_command(
     given = {"baseline": baseline, "seeds": f"[{seeds}]" if seeds else None, "at": at}
     changes = [*(overrides or ()), *(f"compare.{key}={value}" for key, value in given.items() if value)]
     result = run(
-        load_recipe(recipe, changes, limit, allow_outside),
+        load_recipe(recipe, changes, limit, allow_outside, allow_remote_code),
         workspace_or_here(workspace),
         limit=limit,
         dry_run=dry_run,

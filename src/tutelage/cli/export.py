@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tutelage.cli._options import AsJson
+from tutelage.cli._options import AllowRemoteCode, AsJson
 from tutelage.cli._output import print_json
 from tutelage.core.errors import ModelError
 
@@ -23,6 +23,7 @@ def export_command(
     out: Annotated[Path, typer.Argument(help="A folder (safetensors) or file (gguf) that does not exist yet.")],
     file_format: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.safetensors,
     adapter: Annotated[str | None, typer.Option(help="An adapter to merge first.")] = None,
+    allow_remote_code: AllowRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Merge the adapter, write the model and its card, read it back and compare."""
@@ -30,7 +31,7 @@ def export_command(
     from tutelage.models.export import export_model
     from tutelage.models.load import load_model
 
-    loaded = load_model(model, adapter=adapter)
+    loaded = load_model(model, adapter=adapter, allow_remote_code=allow_remote_code)
     if not isinstance(loaded, CausalLM):
         raise ModelError(
             "only a causal language model can be exported", where=model, expected="causal", found=loaded.kind

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tutelage.cli._options import AsJson, Workspace, workspace_or_here
+from tutelage.cli._options import AllowRemoteCode, AsJson, Workspace, workspace_or_here
 from tutelage.cli._output import plain, print_json
 from tutelage.core.errors import InputError, suggest
 
@@ -24,6 +24,7 @@ def inspect_command(
     max_length: Annotated[int, typer.Option(help="Context length in tokens.", min=2)] = 1024,
     run_id: Annotated[str, typer.Option("--run", help="The run a step belongs to.")] = "latest",
     workspace: Workspace = None,
+    allow_remote_code: AllowRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Show rows as they are trained on, with counts of what was dropped and why."""
@@ -34,7 +35,7 @@ def inspect_command(
     if model is not None and shown:
         from tutelage.models.load import load_model
 
-        loaded = load_model(model)
+        loaded = load_model(model, allow_remote_code=allow_remote_code)
         rendered = [trained_pieces(row, loaded, max_length) for row in shown]
     if as_json:
         print_json({**facts, "shown": rendered or shown})

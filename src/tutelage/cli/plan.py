@@ -4,6 +4,7 @@ import typer
 
 from tutelage.cli._options import (
     AllowOutside,
+    AllowRemoteCode,
     AsJson,
     Limit,
     Overrides,
@@ -22,13 +23,14 @@ def plan_command(
     limit: Limit = None,
     seed: Seed = None,
     allow_outside: AllowOutside = False,
+    allow_remote_code: AllowRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the steps in order, which are in the store, and predicted time and memory."""
     from tutelage.runs.plan import plan
     from tutelage.runs.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides or (), limit, allow_outside)
+    loaded = load_recipe(recipe, overrides or (), limit, allow_outside, allow_remote_code)
     loaded = loaded if seed is None else loaded.changed(seed=seed)
     made = plan(loaded, workspace_or_here(workspace), limit=limit)
     if as_json:

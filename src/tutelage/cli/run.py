@@ -4,6 +4,7 @@ import typer
 
 from tutelage.cli._options import (
     AllowOutside,
+    AllowRemoteCode,
     AsJson,
     DryRun,
     Limit,
@@ -25,6 +26,7 @@ def run_command(
     seed: Seed = None,
     dry_run: DryRun = False,
     allow_outside: AllowOutside = False,
+    allow_remote_code: AllowRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe and print its verdicts; Ctrl-C leaves a run that `resume` goes on with."""
@@ -32,7 +34,7 @@ def run_command(
     from tutelage.runs.recipe import load_recipe
 
     result = run(
-        load_recipe(recipe, overrides or (), limit, allow_outside),
+        load_recipe(recipe, overrides or (), limit, allow_outside, allow_remote_code),
         workspace_or_here(workspace),
         limit=limit,
         seed=seed,

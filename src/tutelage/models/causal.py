@@ -16,6 +16,7 @@ from tutelage.core.errors import InputError
 from tutelage.models import attention, generation, logps, packing, peft_io, scoring, states
 from tutelage.models.encode import require_template
 from tutelage.models.head import Head, find_head
+from tutelage.models.own_code import own_code
 from tutelage.models.packing import Isolation, TokenBatch, forward_inputs
 from tutelage.models.seam import Generation, LogLikelihood, Model, TextScore, as_texts
 from tutelage.models.templates import ChatTemplate, check_messages
@@ -115,8 +116,13 @@ class CausalLM(Model):
         return self._head
 
     @property
+    def own_code(self) -> dict[str, str]:
+        return own_code(self.base_module)
+
+    @property
     def fingerprint(self) -> str:
-        """Hash of all weights in their precision, the configuration (of adapters too), tokenizer and template."""
+        """Hash of all weights in their precision, the configuration (of adapters too), tokenizer and template, and
+        of the code that came with the model."""
         digest = blake3.blake3(max_threads=blake3.blake3.AUTO)
         for name, value in sorted(self.module.state_dict().items()):
             digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
@@ -131,6 +137,7 @@ class CausalLM(Model):
         # An adapter's scale is in its configuration alone: equal weights with another alpha are another model.
         adapters = getattr(self.module, "peft_config", {})
         settings += [[name, _settled(config.to_dict())] for name, config in sorted(adapters.items())]
+        settings += [self.own_code] if self.own_code else []
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         return digest.hexdigest(length=16)
 

@@ -19,6 +19,7 @@ from torch import nn
 from tutelage.core.errors import ModelError, suggest
 from tutelage.core.meter import Meter
 from tutelage.models.device import bf16_is_faster, choose_device
+from tutelage.models.own_code import own_code
 from tutelage.models.seam import Model, as_texts
 
 # bfloat16 is taken only if it moves no probe text by more than this (cosine with the float32 vector).
@@ -75,10 +76,12 @@ class Encoder(Model):
         precision: str = "auto",
         max_length: int | None = None,
         name: str | None = None,
+        allow_remote_code: bool = False,
     ) -> "Encoder":
         """Read a `save_pretrained` folder (safetensors only).
 
-        Raises ModelError when it has no config, tokenizer or safetensors weights, or needs remote code.
+        Raises ModelError when it has no config, tokenizer or safetensors weights, or brings its own code without
+        `allow_remote_code`.
         """
         from transformers import AutoModel
 
@@ -94,9 +97,13 @@ class Encoder(Model):
                     remedy="save the model with save_pretrained (safetensors), tokenizer included",
                 )  # fmt: skip
         try:
-            tokenizer = folder_tokenizer(folder)
+            tokenizer = folder_tokenizer(folder, allow_remote_code)
             module = AutoModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                trust_remote_code=allow_remote_code,
             )
         except Exception as error:  # damaged files raise many types; all mean this folder cannot be used
             raise ModelError("the encoder cannot be loaded", where=folder, found=error) from error
@@ -105,7 +112,7 @@ class Encoder(Model):
         return cls(
             module.to(choose_device(device)),
             tokenizer,
-            name=folder.name,
+            name=name or folder.name,
             max_length=max_length,
             precision=precision,
         )
@@ -137,13 +144,18 @@ class Encoder(Model):
         return sum(p.numel() for p in self.module.parameters() if id(p) not in tables)
 
     @property
+    def own_code(self) -> dict[str, str]:
+        return own_code(self.module)
+
+    @property
     def fingerprint(self) -> str:
-        """Hash of weights, tokenizer, cut-off length and arithmetic."""
+        """Hash of weights, tokenizer, cut-off length and arithmetic, and of the code that came with the model."""
         digest = blake3.blake3(f"{self.max_length}:{self.half};".encode())
         for name, value in sorted(self.module.state_dict().items()):
             digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        digest.update("".join(self.own_code.values()).encode())
         return digest.hexdigest(length=16)
 
     # -- tokens and vectors -------------------------------------------------------------------------------

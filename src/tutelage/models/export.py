@@ -124,7 +124,7 @@ def _write(model: CausalLM, work: Path, format: str, weights: Weights, check: bo
     if format == "safetensors":
         merged.save(work)
         if check:
-            _compare(merged, _load(work), _TOLERANCE["safetensors"], work)
+            _compare(merged, _load(work, bool(model.own_code)), _TOLERANCE["safetensors"], work)
         return
     template = merged.template.source if merged.template is not None else None
     write_gguf(merged.module, merged.tokenizer, template, work / "model.gguf", weights)
@@ -136,10 +136,10 @@ def _write(model: CausalLM, work: Path, format: str, weights: Weights, check: bo
             _compare(merged, back, _TOLERANCE[weights], work / "model.gguf")
 
 
-def _load(folder: Path) -> CausalLM:
+def _load(folder: Path, allow_remote_code: bool = False) -> CausalLM:
     from tutelage.models.load import load_model
 
-    loaded = load_model(folder, device="cpu", dtype="float32")
+    loaded = load_model(folder, device="cpu", dtype="float32", allow_remote_code=allow_remote_code)
     assert isinstance(loaded, CausalLM)
     return loaded
 

@@ -32,7 +32,8 @@ def load_model(
     endpoint, a packaged name (smollm2, minilm ...) or a hub name `owner/name`.
 
     `device`: auto, cpu, cuda, mps. `dtype`: auto (bfloat16 where a timed probe finds it faster), float32,
-    bfloat16. `adapter`: a PEFT folder to put on the model. A hub name is looked for on disk first and downloaded
+    bfloat16. `adapter`: a PEFT folder to put on the model. `allow_remote_code`: run code that comes in the model's
+    folder, which can do whatever you can. A hub name is looked for on disk first and downloaded
     only if `offline` is false. For an endpoint: `model` is the name it is served under (needed when there are
     several), `key_env` the environment variable with the key, `allow_remote` lets text leave this machine.
     Raises ModelError; EndpointError and ConfigError for an endpoint.
@@ -53,7 +54,7 @@ def load_model(
     elif text in PACKAGED:
         folder = packaged(text)
     else:
-        folder = _hub(text, offline)
+        folder = _hub(text, offline, allow_remote_code)
     return load_folder(
         folder,
         device=device,
@@ -104,13 +105,22 @@ def load_folder(
     from safetensors import SafetensorError
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=allow_remote_code, local_files_only=True)
-    if not any("CausalLM" in a or "LMHead" in a for a in config.architectures or []):
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=allow_remote_code, local_files_only=True)
+    except Exception as error:  # code that came with the model may raise anything
+        raise ModelError(
+            "a model's configuration cannot be loaded",
+            where=folder,
+            found=_line(error),
+            remedy="check config.json, and that the files of the model's own code are there if it has some",
+        ) from None
+    own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if not own and not any("CausalLM" in a or "LMHead" in a for a in config.architectures or []):
         from tutelage.models.encoder import Encoder
 
         if adapter is not None:
             raise ModelError("an adapter goes on a causal language model", where=folder, found=config.model_type)
-        return Encoder.load(folder, device=device, precision=dtype, name=name)
+        return Encoder.load(folder, device=device, precision=dtype, name=name, allow_remote_code=allow_remote_code)
     try:
         tokenizer = folder_tokenizer(folder, allow_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -131,7 +141,9 @@ def load_folder(
                 local_files_only=True,
                 use_safetensors=True,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
+        if not isinstance(error, OSError | ValueError | RuntimeError | SafetensorError) and not allow_remote_code:
+            raise  # a defect of ours; code that came with the model may raise anything
         raise ModelError("a model's weights cannot be loaded", where=folder, found=_line(error)) from None
     rows = module.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
@@ -153,14 +165,25 @@ def check_folder(folder: Path, allow_remote_code: bool) -> None:
     """Refuse, with the reason, a folder that lacks its parts, has pickled weights only, or brings its own code."""
     config = _json(folder / "config.json")
     files = [folder / "config.json", folder / "tokenizer_config.json"]
-    coded = [f.name for f in files if f.is_file() and "auto_map" in _json(f)]
+    coded = [f.name for f in files if _maps_code(f)]
     if coded and not allow_remote_code:
         raise ModelError(
             "a model brings its own code, which would run on this machine",
             where=folder,
             found=f"auto_map in {', '.join(coded)}",
-            remedy="read that code; then pass allow_remote_code to run it",
+            remedy="read that code; to run it, write allow_remote_code: true at the model in the recipe, or give "
+            "--allow-remote-code (in Python allow_remote_code=True)",
         )
+    for name in coded:
+        elsewhere = [str(place) for place in _json(folder / name)["auto_map"].values() if "--" in str(place)]
+        if elsewhere:
+            raise ModelError(
+                "a model's own code is in another repository",
+                where=folder / name,
+                expected="code in the model's folder, where it can be read",
+                found=elsewhere[0],
+                remedy="copy the code files into the folder and name them without owner/repository--",
+            )
     if not any(folder.glob("*.safetensors")):
         pickles = sorted(p.name for pattern in _PICKLES for p in folder.glob(pattern))
         raise ModelError(
@@ -179,6 +202,10 @@ def check_folder(folder: Path, allow_remote_code: bool) -> None:
             found=config.get("model_type"),
             remedy="copy the tokenizer files of the model it was made from into the folder",
         )
+
+
+def _maps_code(file: Path) -> bool:
+    return file.is_file() and "auto_map" in _json(file)
 
 
 def folder_tokenizer(folder: Path, allow_remote_code: bool = False) -> Any:
@@ -206,7 +233,7 @@ def folder_template(folder: Path, tokenizer: Any) -> ChatTemplate | None:
     return ChatTemplate(source, tokens, tokenizer.all_special_tokens, folder.name) if source else None
 
 
-def _hub(name: str, offline: bool) -> Path:
+def _hub(name: str, offline: bool, code: bool) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise ModelError(
             "there is no such model",
@@ -217,9 +244,12 @@ def _hub(name: str, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", *(["*.py"] if code else [])]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+        found = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+        # A model downloaded before its code was allowed lacks that code.
+        if offline or not code or any(found.glob("*.py")) or not _maps_code(found / "config.json"):
+            return found
     except (LocalEntryNotFoundError, OSError):
         if offline:
             raise ModelError(

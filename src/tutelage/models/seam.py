@@ -60,6 +60,11 @@ class Model:
         """Hash of weights and tokenizer: equal fingerprints give equal outputs."""
         raise NotImplementedError
 
+    @property
+    def own_code(self) -> dict[str, str]:
+        """File name -> source of code that came with the model and runs with it; empty for most."""
+        return {}
+
     def save(self, path: str | Path) -> Path:
         """Write the model below `path`; `load_model(path)` gives it back."""
         raise self._cannot("be saved")

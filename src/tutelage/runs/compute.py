@@ -218,6 +218,8 @@ def _model_facts(model: Any) -> dict[str, Any]:
         found["dtype"] = str(dtype).removeprefix("torch.")
     if hasattr(model, "n_params"):
         found["parameters"] = model.n_params
+    if getattr(model, "own_code", None):
+        found["own_code"] = sorted(model.own_code)
     return found
 
 

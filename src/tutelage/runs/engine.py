@@ -74,7 +74,8 @@ class Engine:
         model = load_spec(self.recipe, self.workspace, spec)
         content = digest([model.fingerprint, str(getattr(model, "dtype", "")).removeprefix("torch.")])
         self._models[content] = model
-        return Value(name, "model", content, lambda: model, root=content)
+        allowed = spec.allow_remote_code
+        return Value(name, "model", content, lambda: model, root=content, allow_remote_code=allowed)
 
     # -- steps --------------------------------------------------------------------------------------------
 
@@ -145,7 +146,8 @@ class Engine:
     def finished(self, node: Node, artifact: Artifact, handed: Handed) -> Value:
         """The value of a step whose artifact is there."""
         charges = {**handed.charges, artifact.key: Cost(**artifact.meta["cost"])}
-        return self.value(node.name, artifact, charges, handed.model.root if handed.model else "")
+        root = handed.model.root if handed.model else ""
+        return self.value(node.name, artifact, charges, root, any(v.allow_remote_code for v in handed.values()))
 
     def configured(self, node: Node, handed: Handed, context: Context) -> tuple[Any, int]:
         """The node's method as this run configures it, and its seed.
@@ -234,8 +236,15 @@ class Engine:
 
     # -- values -------------------------------------------------------------------------------------------
 
-    def value(self, name: str, artifact: Artifact, charges: dict[str, Cost], root: str = "") -> Value:
-        """The value of a stored artifact; `root` is the content of the model below an adapter."""
+    def value(
+        self,
+        name: str,
+        artifact: Artifact,
+        charges: dict[str, Cost],
+        root: str = "",
+        allow_remote_code: bool = False,
+    ) -> Value:
+        """The value of a stored artifact; for `root` and `allow_remote_code` see `Value`."""
         content, path = artifact.meta["content"], artifact.path
         if artifact.kind == "dataset":
             rows = artifact.meta["facts"].get("rows")
@@ -243,13 +252,15 @@ class Engine:
         if artifact.kind == "model":
             content = digest([content, artifact.meta["facts"].get("dtype", "")])
             base = root if (path / payload.MODEL / "adapter_config.json").is_file() else content
-            load = lambda: self._stored_model(content, artifact, base)  # noqa: E731
-            return Value(name, "model", content, load, artifact, charges, root=base)
+            load = lambda: self._stored_model(content, artifact, base, allow_remote_code)  # noqa: E731
+            return Value(
+                name, "model", content, load, artifact, charges, root=base, allow_remote_code=allow_remote_code
+            )
         if artifact.kind == "result":
             return Value(name, "result", content, lambda: payload.load_result(path), artifact, charges)
         return Value(name, "files", content, lambda: payload.load_files(path), artifact, charges)
 
-    def _stored_model(self, content: str, artifact: Artifact, root: str) -> Any:
+    def _stored_model(self, content: str, artifact: Artifact, root: str, allow_remote_code: bool) -> Any:
         if content not in self._models:
             kept = {value.content for value in self._outside.values()}
             # One derived model at a time beside the recipe's own: memory, not time, is short on a small machine.
@@ -258,7 +269,7 @@ class Engine:
             if base is not None and hasattr(base, "with_adapter"):
                 self._models[content] = base.with_adapter(artifact.path / payload.MODEL)
             else:
-                self._models[content] = load_stored_model(artifact)
+                self._models[content] = load_stored_model(artifact, allow_remote_code)
         return self._models[content]
 
     def _export(self, node: Node, artifact: Artifact) -> None:

@@ -101,6 +101,7 @@ def load_spec(recipe: Recipe, workspace: Path, spec: ModelSpec) -> Any:
         model=spec.model,
         key_env=spec.key_env,
         allow_remote=recipe.allow_remote,
+        allow_remote_code=spec.allow_remote_code,
     )
     found = str(getattr(model, "dtype", "")).removeprefix("torch.")
     if spec.dtype == dtype == "auto" and found and memory.parent.is_dir():
@@ -115,11 +116,12 @@ def _remembered(file: Path) -> dict[str, str]:
         return {}
 
 
-def load_stored_model(artifact: Artifact) -> Any:
+def load_stored_model(artifact: Artifact, allow_remote_code: bool = False) -> Any:
     """The model of an artifact, in the precision it was saved in."""
     from tutelage.models.load import load_model
 
-    return load_model(artifact.path / payload.MODEL, dtype=artifact.meta["facts"].get("dtype") or "auto")
+    dtype = artifact.meta["facts"].get("dtype") or "auto"
+    return load_model(artifact.path / payload.MODEL, dtype=dtype, allow_remote_code=allow_remote_code)
 
 
 def _quarantine(dataset: Dataset) -> str:

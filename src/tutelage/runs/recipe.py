@@ -48,6 +48,7 @@ class ModelSpec(_Strict):
     """A model to load: a folder, packaged name, hub name or endpoint, as `models.load.load_model` takes it.
 
     For an endpoint `model` is its name there and `key_env` the environment variable that holds the key.
+    `allow_remote_code` permits code that comes with the model, here and in models trained from it, to run.
     """
 
     load: str
@@ -56,6 +57,7 @@ class ModelSpec(_Strict):
     dtype: str = "auto"
     model: str | None = None
     key_env: str | None = None
+    allow_remote_code: bool = False
 
 
 class Foreach(_Strict):
@@ -275,12 +277,17 @@ class Recipe(_Strict):
 
 
 def load_recipe(
-    path: str | Path, overrides: Sequence[str] = (), limit: int | None = None, allow_outside: bool = False
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    limit: int | None = None,
+    allow_outside: bool = False,
+    allow_remote_code: bool = False,
 ) -> Recipe:
     """Read and check a recipe file.
 
     `overrides` are `key.sub=value` with steps by name (`trained.learning_rate=1e-4`, `compare.seeds=[0,1]`);
-    `limit` makes it small (see `limited`). Raises ConfigError with the line where the file is wrong.
+    `limit` makes it small (see `limited`); `allow_remote_code` is written into every model of it. Raises
+    ConfigError with the line where the file is wrong.
     """
     from tutelage.runs.graph import check_recipe
     from tutelage.runs.limit import limited
@@ -303,6 +310,10 @@ def load_recipe(
             raise recipe_error(error.__cause__, str(file), lines) from None
         raise
     recipe._lines, recipe._file = lines, str(file)
+    if allow_remote_code:
+        trusted = {"allow_remote_code": True}
+        models = {name: spec.model_copy(update=trusted) for name, spec in recipe.models.items()}
+        recipe = recipe.changed(models=models)
     recipe = recipe.placed(file.parent, allow_outside)
     check_recipe(recipe)
     return recipe if limit is None else limited(recipe, limit)

@@ -20,7 +20,8 @@ from tutelage.runs.graph import Node
 
 @dataclass
 class Value:
-    """The outcome of a source, a model or a step. `root` (models): content of the model below its adapter."""
+    """The outcome of a source, a model or a step. `root` (models): content of the model below its adapter;
+    `allow_remote_code`: a model of the recipe behind it may run code that it brought."""
 
     name: str
     kind: str
@@ -30,6 +31,7 @@ class Value:
     charges: dict[str, Cost] = field(default_factory=dict)
     rows: int | None = None
     root: str = ""
+    allow_remote_code: bool = False
 
     @property
     def as_if(self) -> Cost:
