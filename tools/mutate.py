@@ -2,62 +2,169 @@
 
 A test file declares `MUTATIONS = [(source file, old text, new text), ...]`; each old text occurs exactly once.
 The sources are mutated in a copy of the checkout, several at a time, so the checkout itself is never touched.
+Every mutation has a process of its own, forked from a server that has imported the heavy libraries, and never our
+own package; where there is no such server (Windows) a fresh process imports them itself. Every test file also runs
+once unchanged in the same way, and must pass: a file that fails anyway catches nothing.
 
     python tools/mutate.py [--jobs N] [tests/signals/test_token_loss.py ...]
 """
 
 import argparse
 import ast
-import concurrent.futures
+import gc
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from multiprocessing import connection
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 600.0
+# What tests import from others; what is not installed is passed over. Some libraries import their parts when these
+# are first used, so the parts are named.
+PRELOAD = [
+    "pytest",
+    "hypothesis.strategies",
+    "numpy.testing",
+    "pyarrow.compute",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "pydantic",
+    "rich.progress",
+    "typer.testing",
+    "yaml",
+    "zstandard",
+    "scipy.optimize",
+    "scipy.stats",
+    "sklearn.feature_extraction.text",
+    "sklearn.linear_model",
+    "torch",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.gpt2.modeling_gpt2",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.qwen2.modeling_qwen2",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "peft",
+]
 
 
-def declared(file: Path) -> list[tuple[str, str, str]]:
+class Mutant(NamedTuple):
+    """One declared mutation: the test file that must fail, the source file, the text to change and its successor.
+
+    Without a source nothing is changed, and the test file must pass.
+    """
+
+    test: Path
+    source: str = ""
+    old: str = ""
+    new: str = ""
+
+
+class Running(NamedTuple):
+    """A mutant being tested, in its own folder, until its deadline."""
+
+    mutant: Mutant
+    process: multiprocessing.process.BaseProcess
+    folder: tempfile.TemporaryDirectory[str]
+    deadline: float
+
+
+def declared(file: Path) -> list[Mutant]:
     """The MUTATIONS literal of a test file, or nothing."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and any(
             isinstance(t, ast.Name) and t.id == "MUTATIONS" for t in node.targets
         ):
-            return [tuple(entry) for entry in ast.literal_eval(node.value)]
+            return [Mutant(file, *entry) for entry in ast.literal_eval(node.value)]
     return []
 
 
-def survives(test: Path, source: str, old: str, new: str) -> str | None:
-    """Why this mutation is no proof, or None when its test file fails as it should."""
-    text = (ROOT / source).read_text(encoding="utf-8")
-    if text.count(old) != 1:
-        return f"the text to change occurs {text.count(old)} times, not once"
-    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        copy = Path(folder)
-        for part in ("src", "tests", "recipes"):
-            if (ROOT / part).exists():
-                shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", copy)
-        (copy / source).write_text(text.replace(old, new), encoding="utf-8")
-        # PYTHONPATH puts the mutated source before the installed one.
-        environment = {**os.environ, "PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1"}
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            str(copy / test.relative_to(ROOT)),
-        ]
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=600)
-    if done.returncode == 0:
+def run_tests(mutant: Mutant, root: Path, folder: Path) -> None:
+    """In its own process: copy the checkout below `folder`, mutate it, run the test file, exit with its code."""
+    if any(name.partition(".")[0] == "tutelage" for name in sys.modules):
+        sys.exit("tutelage is imported already: its unchanged source would be tested")
+    copy, scratch = folder / "copy", folder / "scratch"
+    scratch.mkdir()
+    for part in ("src", "tests", "recipes"):
+        if (root / part).exists():
+            shutil.copytree(root / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    shutil.copy(root / "pyproject.toml", copy)
+    if mutant.source:
+        source = copy / mutant.source
+        source.write_text(source.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
+    # The mutated source comes before the installed one, here and in processes that tests start.
+    os.environ["PYTHONPATH"] = str(copy / "src")
+    sys.path[:] = [str(copy / "src"), *(path for path in sys.path if path != str(Path(__file__).parent))]
+    # A process of this kind may end without clearing up; what it leaves goes with the folder.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(scratch)
+    os.chdir(copy)
+    with (folder / "output").open("wb") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    import pytest
+
+    # What the server imported is no garbage: pytest collects more than once, and would look through all of it.
+    gc.freeze()
+    test = copy / mutant.test.relative_to(root)
+    sys.exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", str(test)])))
+
+
+def reasons(mutants: list[Mutant], jobs: int, limit: float) -> Iterator[tuple[Mutant, str | None]]:
+    """Every mutant with why it is no proof, or None when its test file does what it should, as they end."""
+    # Read by the processes before they import anything: one thread each, `jobs` of them side by side.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(PRELOAD)
+    waiting, running = mutants[::-1], dict[int, Running]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                mutant = waiting.pop()
+                text = (ROOT / mutant.source).read_text(encoding="utf-8") if mutant.source else ""
+                found = text.count(mutant.old)
+                if found != 1:
+                    yield mutant, f"the text to change occurs {found} times, not once"
+                    continue
+                folder = tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True)
+                process = context.Process(target=run_tests, args=(mutant, ROOT, Path(folder.name)))
+                process.start()
+                running[process.sentinel] = Running(mutant, process, folder, time.monotonic() + limit)
+            if not running:
+                continue
+            next_deadline = min(entry.deadline for entry in running.values())
+            ended = set(connection.wait(list(running), max(0.0, next_deadline - time.monotonic())))
+            for sentinel, entry in list(running.items()):
+                if sentinel in ended or time.monotonic() >= entry.deadline:
+                    del running[sentinel]
+                    yield entry.mutant, _verdict(entry, sentinel in ended, limit)
+    finally:
+        for entry in running.values():
+            _verdict(entry, False, limit)
+
+
+def _verdict(entry: Running, ended: bool, limit: float) -> str | None:
+    """Why an ended or overdue mutant is no proof, or None; its folder is removed."""
+    if not ended:
+        entry.process.kill()
+    entry.process.join()
+    output = Path(entry.folder.name, "output")
+    said = output.read_text(encoding="utf-8", errors="replace")[-300:] if output.is_file() else ""
+    entry.folder.cleanup()
+    if not ended:
+        return f"its test file did not end within {limit:g} seconds: {said}"
+    if entry.process.exitcode not in (0, 1) or not said:
+        return f"pytest ended with {entry.process.exitcode}: {said}"
+    if entry.process.exitcode == 1 and not entry.mutant.source:
+        return f"its test file fails without any mutation: {said}"
+    if entry.process.exitcode == 0 and entry.mutant.source:
         return "its test file still passes"
-    if done.returncode != 1:
-        return f"pytest ended with {done.returncode}: {done.stdout[-300:]}"
     return None
 
 
@@ -67,15 +174,22 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args()
     files = [file.resolve() for file in asked.tests] or sorted((ROOT / "tests").rglob("test_*.py"))
-    work = [(file, *mutation) for file in files for mutation in declared(file)]
-    failed = 0
-    with concurrent.futures.ThreadPoolExecutor(asked.jobs) as pool:
-        for (file, source, old, new), reason in zip(work, pool.map(lambda item: survives(*item), work)):
-            if reason:
-                failed += 1
-                print(f"SURVIVED {file.relative_to(ROOT)}: {source}: {old!r} -> {new!r}: {reason}")
-    print(f"{len(work)} mutations, {len(work) - failed} caught, {failed} survived")
-    return 1 if failed else 0
+    work = [(file, found) for file in files if (found := declared(file))]
+    mutants = [mutant for file, found in work for mutant in (Mutant(file), *found)]
+    broken = survived = 0
+    for mutant, reason in reasons(mutants, asked.jobs, LIMIT):
+        if reason is None:
+            continue
+        test = mutant.test.relative_to(ROOT)
+        if mutant.source:
+            survived += 1
+            print(f"SURVIVED {test}: {mutant.source}: {mutant.old!r} -> {mutant.new!r}: {reason}", flush=True)
+        else:
+            broken += 1
+            print(f"BROKEN {test}: {reason}", flush=True)
+    declarations = len(mutants) - len(work)
+    print(f"{declarations} mutations, {declarations - survived} caught, {survived} survived")
+    return 1 if broken or survived else 0
 
 
 if __name__ == "__main__":

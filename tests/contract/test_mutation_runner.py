@@ -1,0 +1,83 @@
+"""The runner of mutations on a checkout of its own: what it must call caught, survived and broken."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+RUNNER = Path(__file__).resolve().parents[2] / "tools" / "mutate.py"
+
+DRIVER = """
+import sys
+import mutate
+
+mutate.PRELOAD, mutate.LIMIT = ["pytest", "json.tool"], 5.0
+if __name__ == "__main__":
+    sys.exit(mutate.main())
+"""
+
+# The toy package has the name of ours: the installed one must not be found first.
+SOURCE = "ANSWER = 42\nUNSEEN = 1\nSLOW = False\n"
+
+GOOD = """
+import os, subprocess, sys
+import tutelage
+
+MUTATIONS = [
+    ("src/tutelage/__init__.py", "ANSWER = 42", "ANSWER = 41"),
+    ("src/tutelage/__init__.py", "UNSEEN = 1", "UNSEEN = 2"),
+    ("src/tutelage/__init__.py", "SLOW = False", "SLOW = True"),
+    ("src/tutelage/__init__.py", "absent", "present"),
+    ("src/tutelage/__init__.py", "SLOW = False", "SLOW = "),
+]
+
+def test_answer():
+    while tutelage.SLOW:
+        pass
+    code = "import tutelage; print(tutelage.ANSWER)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "42"
+
+def test_started_with_libraries_and_without_the_package():
+    assert "json.tool" in sys.modules or os.name == "nt"
+"""
+
+FAILS_ANYWAY = """
+MUTATIONS = [("src/tutelage/__init__.py", "ANSWER = 42", "ANSWER = 41")]
+
+def test_nothing():
+    assert False
+"""
+
+
+def checkout(folder, **tests):
+    for part in ("src/tutelage", "tests", "tools"):
+        (folder / part).mkdir(parents=True)
+    shutil.copy(RUNNER, folder / "tools")
+    (folder / "tools" / "drive.py").write_text(DRIVER, encoding="utf-8")
+    (folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\n", encoding="utf-8")
+    (folder / "src" / "tutelage" / "__init__.py").write_text(SOURCE, encoding="utf-8")
+    for name, text in tests.items():
+        (folder / "tests" / f"test_{name}.py").write_text(text, encoding="utf-8")
+
+
+def test_every_mutation_gets_its_verdict(tmp_path):
+    checkout(tmp_path, good=GOOD, broken=FAILS_ANYWAY)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "tools" / "drive.py"), "--jobs", "2"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )
+    assert done.returncode == 1
+    *reported, total = done.stdout.splitlines()
+    said = "\n".join(reported)
+    assert total == "6 mutations, 2 caught, 4 survived", done.stdout + done.stderr
+    assert "'UNSEEN = 1' -> 'UNSEEN = 2': its test file still passes" in said
+    assert "'SLOW = False' -> 'SLOW = True': its test file did not end within 5 seconds" in said
+    assert "'absent' -> 'present': the text to change occurs 0 times, not once" in said
+    assert "'SLOW = False' -> 'SLOW = ': pytest ended with 2" in said
+    assert "'ANSWER = 42'" not in said
+    assert f"BROKEN {Path('tests/test_broken.py')}: its test file fails without any mutation" in said
+    assert "BROKEN tests/test_good" not in said
+    assert (tmp_path / "src" / "tutelage" / "__init__.py").read_text(encoding="utf-8") == SOURCE
