@@ -5,8 +5,8 @@ value of that column, so that groups with other levels compete by their places i
 + g_i with g_i = -ln(-ln u_i) and u_i = hash64(seed, id) / 2^64; the largest keys are taken until the budget is
 reached. This is sequential sampling with probability proportional to exp(z_i / tau) among the rows that remain
 (Plackett-Luce). tau -> 0 is top-k, tau -> infinity is uniform. The sign is turned before the noise is added:
-adding noise to a loss and taking the smallest is another distribution. Hash noise makes choices nested across budgets and
-independent of sharding.
+adding noise to a loss and taking the smallest is another distribution. Hash noise makes choices nested across
+budgets and independent of sharding.
 """
 
 import warnings
