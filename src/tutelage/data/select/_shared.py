@@ -6,7 +6,7 @@ token budget, the crossing row included; so a smaller budget always gives a subs
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from tutelage.core.text.rows import text_array
 from tutelage.core.text.words import text_bytes
 
 Direction = Literal["higher", "lower"]
+# (stock of every group, what is to be shared out) -> whole numbers that sum to it.
+Quotas = Callable[[np.ndarray, int], np.ndarray]
 TOKENS = "n_tokens"
 BYTES_PER_TOKEN = 4
 # Columns by which a selection is broken down in its report, where they exist.
@@ -121,8 +123,11 @@ def take(
     who: str,
     allow_short: bool = False,
     group_column: str | None = None,
+    *,
+    quotas: Quotas | None = None,
 ) -> Selection:
-    """The prefix of `order` that the budget pays for; per group in proportion to its size when asked."""
+    """The prefix of `order` that the budget pays for; with `group_column` one prefix per group, the budget shared
+    out by `quotas` (default: in proportion to size)."""
     if dataset.num_rows == 0:
         raise InputError(f"{who}: there are no rows to select from", remedy="look at the steps before this one")
     if budget is None:
@@ -140,7 +145,7 @@ def take(
     if group_column is None:
         rows = _prefix(order, sizes.tokens, budget.rows, budget.tokens)
     else:
-        rows = _per_group(dataset, order, sizes.tokens, budget, group_column)
+        rows = _per_group(dataset, order, sizes.tokens, budget, group_column, quotas or in_proportion)
     taken = int(sizes.tokens[rows].sum())
     facts: dict[str, Any] = {
         "budget": budget.model_dump(exclude_none=True),
@@ -195,27 +200,30 @@ def _prefix(order: np.ndarray, tokens: np.ndarray, rows: float | None, budget: f
     return order[:count]
 
 
-def _per_group(dataset: Dataset, order: np.ndarray, tokens: np.ndarray, budget: Budget, column: str) -> np.ndarray:
+def _per_group(
+    dataset: Dataset, order: np.ndarray, tokens: np.ndarray, budget: Budget, column: str, quotas: Quotas
+) -> np.ndarray:
     names, groups = np.unique(
         np.array([str(v) for v in dataset.column(column).to_pylist()], dtype=object), return_inverse=True
     )
     usable = groups[order]
     rows = [order[usable == g] for g in range(len(names))]
-    shares_rows = np.array([len(r) for r in rows], dtype=np.float64) / max(1, len(order))
-    weights = np.array([tokens[r].sum() for r in rows], dtype=np.float64)
-    shares_tokens = weights / max(1.0, weights.sum())
-    quotas = None if budget.rows is None else largest_remainder(shares_rows, budget.rows)
+    by_rows = by_tokens = None
+    if budget.rows is not None:
+        by_rows = quotas(np.array([len(r) for r in rows]), budget.rows)
+    if budget.tokens is not None:
+        by_tokens = quotas(np.array([tokens[r].sum() for r in rows]), budget.tokens)
     parts = [
-        _prefix(
-            r,
-            tokens,
-            None if quotas is None else quotas[g],
-            None if budget.tokens is None else budget.tokens * shares_tokens[g],
-        )
+        _prefix(r, tokens, None if by_rows is None else by_rows[g], None if by_tokens is None else by_tokens[g])
         for g, r in enumerate(rows)
-        if len(r)
+        if len(r) and (by_tokens is None or by_tokens[g] > 0)
     ]
     return np.concatenate(parts)
+
+
+def in_proportion(stock: np.ndarray, total: int) -> np.ndarray:
+    """Each group's share of `total` by its stock."""
+    return largest_remainder(stock / max(1, stock.sum()), total)
 
 
 def largest_remainder(shares: np.ndarray, total: int) -> np.ndarray:
