@@ -168,6 +168,11 @@ class Objective(Method):
     # A step without anything to learn from is skipped and counted instead of being an error.
     skips_empty_steps: ClassVar[bool] = False
 
+    def start(self, model: Any) -> Any:
+        """What the trainer calls with the model as it is before the first step: the objective itself, or an object
+        with its methods and attributes that holds what must be kept from that moment (a frozen reference)."""
+        return self
+
     def encode(self, row: Mapping[str, Any], model: Any, max_length: int) -> Any:
         """One dataset row -> `models.encode.Encoded` (token ids and which of them are trained), or a list of them.
 

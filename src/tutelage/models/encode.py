@@ -28,16 +28,19 @@ class Tokenizing(Protocol):
 @dataclass(frozen=True)
 class Encoded:
     """One encoded document: `trained[i]` says whether token i counts in the loss; `weights` multiply it. `cut` is
-    how many tokens of the row did not fit into the context and are in no document."""
+    how many tokens of the row did not fit into the context and are in no document. `columns` are further numbers
+    per token that an objective wants in its batch."""
 
     ids: list[int]
     trained: list[bool]
     example_id: str
     weights: list[float] | None = None
     cut: int = 0
+    columns: dict[str, list[float]] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.ids) != len(self.trained) or (self.weights is not None and len(self.weights) != len(self.ids)):
+        others = [self.trained, *([] if self.weights is None else [self.weights]), *(self.columns or {}).values()]
+        if any(len(other) != len(self.ids) for other in others):
             raise InputError(
                 "an encoded row has lists of unequal length",
                 where=self.example_id,

@@ -7,7 +7,7 @@ the first token of each is never trained. Isolation is per-document attention (`
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -30,7 +30,8 @@ class TokenBatch:
 
     `labels` equals `input_ids` where trained, -100 elsewhere (position t is predicted from t-1 of its segment);
     `response_mask` is the same as booleans; `segment_ids` count the documents of a row from 0, -1 is padding;
-    `example_ids[b][s]` names segment s of row b; `lengths[b][s]` is its token count.
+    `example_ids[b][s]` names segment s of row b; `lengths[b][s]` is its token count; `columns` are the documents'
+    own numbers per token, 0 where a document has none.
     """
 
     input_ids: Tensor
@@ -41,6 +42,7 @@ class TokenBatch:
     segment_ids: Tensor
     example_ids: tuple[tuple[str, ...], ...]
     lengths: tuple[tuple[int, ...], ...]
+    columns: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def n_tokens(self) -> int:
@@ -71,7 +73,8 @@ class TokenBatch:
                 "segment_ids",
             )
         }
-        return replace(self, **moved)
+        columns = {name: column.to(device) for name, column in self.columns.items()}
+        return replace(self, **moved, columns=columns)
 
     def rows(self, start: int, stop: int) -> "TokenBatch":
         """A batch of some of the rows (for halving a micro-batch)."""
@@ -84,6 +87,7 @@ class TokenBatch:
             self.segment_ids[start:stop],
             self.example_ids[start:stop],
             self.lengths[start:stop],
+            {name: column[start:stop] for name, column in self.columns.items()},
         )
 
 
@@ -147,6 +151,10 @@ def collate(packs: Sequence[Sequence[Encoded]], *, pad_id: int = 0, side: str = 
     weight = torch.ones(shape, dtype=torch.float32)
     positions = torch.zeros(shape, dtype=torch.long)
     segments = torch.full(shape, -1, dtype=torch.long)
+    columns = {
+        name: torch.zeros(shape, dtype=torch.float32)
+        for name in sorted({name for pack_ in packs for d in pack_ for name in d.columns or ()})
+    }
     for b, documents in enumerate(packs):
         at = length - sum(len(d) for d in documents) if side == "left" else 0
         for s, document in enumerate(documents):
@@ -160,6 +168,8 @@ def collate(packs: Sequence[Sequence[Encoded]], *, pad_id: int = 0, side: str = 
                 weight[b, here] = torch.tensor(document.weights, dtype=torch.float32)
             positions[b, here] = torch.arange(n)
             segments[b, here] = s
+            for name, values in (document.columns or {}).items():
+                columns[name][b, here] = torch.tensor(values, dtype=torch.float32)
             at += n
     return TokenBatch(
         ids,
@@ -170,6 +180,7 @@ def collate(packs: Sequence[Sequence[Encoded]], *, pad_id: int = 0, side: str = 
         segments,
         tuple(tuple(d.example_id for d in pack_) for pack_ in packs),
         tuple(tuple(len(d) for d in pack_) for pack_ in packs),
+        columns,
     )
 
 

@@ -137,14 +137,15 @@ class Batches:
         return pack(step.documents, size, rows=rows, pad_id=self._model.pad_id, isolation=isolation)
 
     def state_dict(self) -> dict[str, Any]:
-        waiting = [[d.ids, d.trained, d.example_id, d.weights] for d in self._waiting]
+        waiting = [[d.ids, d.trained, d.example_id, d.weights, d.columns] for d in self._waiting]
         counts = {"dropped": self.dropped, "truncated": self.truncated}
         return {"draws": self._draws.state_dict(), "waiting": waiting, **counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._draws.load_state_dict(state["draws"])
         self._waiting = deque(
-            Encoded(ids, trained, name, weights) for ids, trained, name, weights in state["waiting"]
+            Encoded(ids, trained, name, weights, columns=columns)
+            for ids, trained, name, weights, columns in state["waiting"]
         )
         self.dropped, self.truncated = state["dropped"], state["truncated"]
 

@@ -93,6 +93,7 @@ class _Run:
         if dataset.num_rows == 0:
             raise InputError("there are no rows to train on", where="dataset", remedy="look at the steps before")
         checkpoints.seed_everything(seed)
+        objective = objective.start(model)
         self.model, self.objective, self.schedule, self.budget = model, objective, schedule, budget
         self.settings = settings
         self.evaluators: tuple[Evaluator, ...] = ()
