@@ -102,12 +102,14 @@ def test_init_gives_a_recipe_that_runs(project, tmp_path, capfd):
     made = tutelage(capfd, "init", tmp_path / "new")
     recipe = tmp_path / "new" / "recipe.yaml"
     assert made.code == 0 and recipe.is_file() and "next:" in made.out
-    assert tutelage(capfd, "validate", recipe).code == 0
+    missing = tutelage(capfd, "validate", recipe)
+    assert missing.code == 2 and "the source 'documents' does not exist" in missing.err
     again = tutelage(capfd, "init", tmp_path / "new")
     assert again.code == 2 and "recipe already" in again.err
     (tmp_path / "new" / "documents").mkdir()
     for i, row in enumerate(documents(24)):
         (tmp_path / "new" / "documents" / f"{i}.txt").write_text(row["text"], encoding="utf-8")
+    assert tutelage(capfd, "validate", recipe).code == 0
     done = tutelage(
         capfd,
         "run",

@@ -9,7 +9,7 @@ import yaml
 from toy.toy_methods import model as toy_model
 from toy.toy_methods.training import toy_fit
 from tutelage.core import discovery
-from tutelage.runs import Recipe, load_recipe, run
+from tutelage.runs import Recipe, load_recipe, paths, run
 from tutelage.runs import engine as engine_module
 
 PACKAGE = Path(toy_model.__file__).parent
@@ -32,8 +32,11 @@ def toy_models(monkeypatch, request):
     if getattr(request.module, "REAL_MODELS", False):
         return
     monkeypatch.setattr(
-        engine_module, "load_spec", lambda recipe, workspace, spec: toy_model.ToyModel(float(spec.load))
+        engine_module,
+        "load_spec",
+        lambda recipe, workspace, name: toy_model.ToyModel(float(recipe.models[name].load)),
     )
+    monkeypatch.setattr(paths, "model_path", lambda *given: None)
     monkeypatch.setattr(
         engine_module,
         "load_stored_model",

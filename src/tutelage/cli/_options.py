@@ -24,7 +24,7 @@ Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Replace the rec
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and plan; run nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AllowOutside = Annotated[
-    bool, typer.Option("--allow-outside", help="Let sources lie outside the recipe's folder and the workspace.")
+    bool, typer.Option("--allow-outside", help="Let paths of the recipe leave its folder and the workspace.")
 ]
 AllowRemoteCode = Annotated[
     bool,

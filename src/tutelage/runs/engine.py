@@ -71,7 +71,7 @@ class Engine:
     def _model(self, name: str) -> Value:
         spec = self.recipe.models[name]
         self.emit({"event": "model", "name": name, "load": spec.load})
-        model = load_spec(self.recipe, self.workspace, spec)
+        model = load_spec(self.recipe, self.workspace, name)
         content = digest([model.fingerprint, str(getattr(model, "dtype", "")).removeprefix("torch.")])
         self._models[content] = model
         allowed = spec.allow_remote_code

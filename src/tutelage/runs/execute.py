@@ -90,12 +90,13 @@ def run(
     """
     recipe = recipe if seed is None else recipe.changed(seed=seed)
     check_recipe(recipe)
+    folder = Path(workspace).resolve()
     # A recipe loaded with a limit is small already; small again is the same.
     recipe = recipe if limit is None else limited(recipe, limit)
-    folder = Path(workspace).resolve()
     if dry_run:
         made = plan(recipe, folder, limit=limit)
         return RunResult("", folder, "planned", EXIT_PASS, plan=made)
+    paths.check_paths(recipe, folder)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return _execute(recipe, folder, f"{stamp}-{recipe.name}-{secrets.token_hex(2)}", limit, progress)
 

@@ -14,8 +14,8 @@ from tutelage.runs import payload
 from tutelage.runs.components import build_method
 from tutelage.runs.environment import processor
 from tutelage.runs.limit import first_rows
-from tutelage.runs.paths import STATE, allowed, source_path, tree_hash
-from tutelage.runs.recipe import ModelSpec, Recipe
+from tutelage.runs.paths import STATE, allowed, model_path, source_path, tree_hash
+from tutelage.runs.recipe import Recipe
 
 
 def reader_of(recipe: Recipe, name: str, limit: int | None = None) -> Any:
@@ -76,17 +76,17 @@ def read_source(
     return store.put(key, write, kind="dataset"), cached
 
 
-def load_spec(recipe: Recipe, workspace: Path, spec: ModelSpec) -> Any:
-    """Load a model as a recipe names it: a path relative to the recipe if there is one, else a name.
+def load_spec(recipe: Recipe, workspace: Path, name: str) -> Any:
+    """Load a model of the recipe: from a path (see `paths.model_path`), else by the name that it is known under.
 
     The precision that `auto` comes to is decided by a timed probe; it is remembered in the workspace, so that the
     same recipe resumes, and finds its results, in the same precision on a machine that is busier today.
     """
     from tutelage.models.load import load_model
 
-    local = recipe.folder / spec.load
-    source: str | Path = local if "://" not in spec.load and local.exists() else spec.load
-    adapter = recipe.folder / spec.adapter if spec.adapter else None
+    spec = recipe.models[name]
+    source = model_path(recipe, workspace, name) or spec.load
+    adapter = model_path(recipe, workspace, name, "adapter")
     memory = workspace / STATE / "precision.json"
     place = f"{spec.device} on {processor()}"
     known = _remembered(memory)

@@ -1,12 +1,18 @@
-"""Paths of a recipe: relative to it, inside its folder or the workspace, and what their files contain."""
+"""Paths of a recipe: relative to it, inside its folder or the workspace, and what their files contain.
+
+A source lies inside the recipe's folder or the workspace. So does a model or an adapter given by a relative path;
+models commonly live elsewhere, so an absolute path (or one from `~`), which somebody wrote for this machine, is
+followed wherever it leads. `--allow-outside` lifts both.
+"""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import blake3
 
-from tutelage.core.errors import ConfigError, InputError
+from tutelage.core.errors import ConfigError, InputError, suggest
 from tutelage.runs.recipe import Recipe
 
 STATE = ".tutelage"
@@ -23,10 +29,83 @@ def source_path(recipe: Recipe, workspace: Path, name: str) -> Path:
         raise InputError(
             f"the source {name!r} does not exist",
             where=where,
+            expected="an existing file or folder",
             found=path,
             remedy="check the path; it is relative to the recipe",
         )
     return path.resolve()
+
+
+def model_path(recipe: Recipe, workspace: Path, name: str, field: str = "load") -> Path | None:
+    """The existing path that `field` (load, adapter) of model `name` means; None for what is not a path.
+
+    What exists beside the recipe is a path; else a packaged name, `owner/name` and a URL are names. Raises
+    ConfigError when it is missing or outside.
+    """
+    given = getattr(recipe.models[name], field)
+    if given is None or (field == "load" and "://" in given):
+        return None
+    written = Path(given).expanduser()
+    path = recipe.folder / written
+    where = recipe.where("models", name, field)
+    if field == "load" and not path.exists() and not _means_a_path(given):
+        if given in _packaged_names() or re.fullmatch(r"[\w.-]+/[\w.-]+", given):
+            return None
+        raise ConfigError(
+            f"the model {name!r} does not exist",
+            where=where,
+            expected="a folder or .gguf file beside the recipe, a packaged name, a hub name owner/name, or a URL",
+            found=given,
+            remedy=f"check the path; of the packaged names, {suggest(given, _packaged_names())}",
+        )
+    if not written.is_absolute():
+        _inside(path, allowed(recipe, workspace), recipe.allow_outside, where)
+    if not path.exists():
+        raise ConfigError(
+            f"the {'adapter of ' if field == 'adapter' else ''}model {name!r} does not exist",
+            where=where,
+            expected="an existing model folder" + (" or .gguf file" if field == "load" else ""),
+            found=path,
+            remedy="check the path; it is relative to the recipe",
+        )
+    return path
+
+
+def check_paths(recipe: Recipe, workspace: Path) -> list[str]:
+    """Raise ConfigError or InputError for the first source, model or adapter that is missing or outside.
+
+    Returns notes about packaged models that are not on this machine yet.
+    """
+    from tutelage.models.fetch import fetched
+
+    notes, packaged = [], fetched()
+    for name, source in recipe.sources.items():
+        if source.path is not None:
+            source_path(recipe, workspace, name)
+    for name, spec in recipe.models.items():
+        model_path(recipe, workspace, name, "adapter")
+        named = model_path(recipe, workspace, name) is None and spec.load in packaged
+        if named and packaged[spec.load] is None:
+            notes.append(
+                f"model {name!r}: {spec.load} is not on this machine yet; run: tutelage fetch {spec.load}"
+            )
+    return notes
+
+
+def _means_a_path(given: str) -> bool:
+    """Whether text that names nothing on the disk can only have been meant as a path."""
+    return (
+        given.startswith((".", "~", "/"))
+        or "\\" in given
+        or given.count("/") > 1
+        or given.endswith((".gguf", "/"))
+    )
+
+
+def _packaged_names() -> list[str]:
+    from tutelage.models.fetch import PACKAGED
+
+    return list(PACKAGED)
 
 
 def output_path(recipe: Recipe, workspace: Path, given: str, where: str) -> Path:

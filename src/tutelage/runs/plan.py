@@ -20,6 +20,7 @@ from tutelage.runs.compare import Unknown, arm_contexts
 from tutelage.runs.engine import Engine
 from tutelage.runs.graph import Graph, Node, build_graph
 from tutelage.runs.outside import source_key
+from tutelage.runs.paths import check_paths
 from tutelage.runs.recipe import Recipe
 from tutelage.runs.values import Context, Handed, Value, handed_to, joined
 
@@ -79,8 +80,10 @@ def plan(recipe: Recipe, workspace: str | Path = ".", *, limit: int | None = Non
     from tutelage.runs.limit import limited
 
     check_recipe(recipe)
+    folder = Path(workspace).resolve()
+    check_paths(recipe, folder)
     recipe = recipe if limit is None else limited(recipe, limit)
-    engine = Engine(recipe, Path(workspace).resolve(), "", limit=limit)
+    engine = Engine(recipe, folder, "", limit=limit)
     planner = _Planner(engine)
     made = Plan(recipe.name, str(engine.workspace))
     for name in recipe.sources:
