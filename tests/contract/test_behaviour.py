@@ -195,7 +195,7 @@ def test_schedule_is_a_pure_function_in_the_unit_interval(name):
 def test_objective_returns_a_sum_and_its_weight(name, data, model):
     from tutelage.models.packing import pack
 
-    objective = make(name)
+    objective = make(name).start(model)
     encoded = [objective.encode(row, model, 64) for row in data.take([0, 1, 2]).to_pylist()]
     encoded = [one for item in encoded for one in (item if isinstance(item, list) else [item])]
     for batch in pack(encoded, 64):

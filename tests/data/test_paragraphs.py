@@ -12,6 +12,7 @@ from tutelage.data.dedup.paragraphs import Paragraphs
 
 PROOF = {"data.dedup.paragraphs": ["consistent", "verified"]}
 MUTATIONS = [
+    ("src/tutelage/data/dedup/paragraphs.py", "count_words, self.min_words,", "count_words, 0,"),
     ("src/tutelage/data/dedup/_shared.py", "(lost == 0) | (left", "(left"),
     ("src/tutelage/data/dedup/_shared.py", "cut(text, spans.get(i, []))", "text"),
 ]

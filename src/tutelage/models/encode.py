@@ -39,8 +39,9 @@ class Encoded:
     columns: dict[str, list[float]] | None = None
 
     def __post_init__(self) -> None:
-        others = [self.trained, *([] if self.weights is None else [self.weights]), *(self.columns or {}).values()]
-        if any(len(other) != len(self.ids) for other in others):
+        sizes = {len(self.trained), *map(len, (self.columns or {}).values())}
+        sizes |= set() if self.weights is None else {len(self.weights)}
+        if sizes != {len(self.ids)}:
             raise InputError(
                 "an encoded row has lists of unequal length",
                 where=self.example_id,
