@@ -52,6 +52,7 @@ def make_rows(count=24):
                 "n_tokens": len(text.split()),
                 "contaminated": number % 5 == 0,
                 "duplicate_of": None if number % 6 else "row-00",
+                "cluster": number % 3,
                 "title": f"Topic {number}",
                 "checks": [{"kind": "max_words", "n": 20}],
                 "type": "mc",

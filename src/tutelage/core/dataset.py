@@ -321,17 +321,24 @@ class Dataset:
         """Rows where `mask` is true; the others are listed in `dropped` with their reason (by row index)."""
         if mask.shape != (self.num_rows,) or mask.dtype != np.bool_:
             raise ValueError(f"mask must be bool of shape ({self.num_rows},), not {mask.dtype} {mask.shape}")
-        builder = DatasetBuilder()
-        start = 0
-        for table in self.shards():
-            part = mask[start : start + table.num_rows]
-            ids = table.column("id")
-            for offset in np.flatnonzero(~part):
-                index = start + int(offset)
-                builder.drop(ids[offset].as_py(), reasons if isinstance(reasons, str) else reasons[index])
-            builder.add_table(table.filter(pa.array(part)))
-            start += table.num_rows
-        return builder.finish(report)
+        shards: list[_Shard] = []
+        dropped = [DROPPED_SCHEMA.empty_table()]
+        start = held = 0
+        for shard in self._shards:
+            part = mask[start : start + shard.rows]
+            if part.all():
+                shards.append(shard)
+            else:
+                ids = shard.read(["id"], self.schema).column("id").filter(pa.array(~part))
+                gone = (start + np.flatnonzero(~part)).tolist()
+                why = [reasons if isinstance(reasons, str) else reasons[index] for index in gone]
+                dropped.append(pa.table([ids, why], schema=DROPPED_SCHEMA))
+            if part.any() and not part.all():
+                table = shard.read(self.schema.names, self.schema).filter(pa.array(part))
+                held += table.nbytes
+                shards.append(_Shard(table.num_rows, (_make_part(table, spill=held > BYTES_IN_MEMORY),)))
+            start += shard.rows
+        return Dataset(shards, self.schema, pa.concat_tables(dropped).combine_chunks(), report=report)
 
     # -- saving -------------------------------------------------------------------------------------------
 

@@ -203,9 +203,7 @@ def _prefix(order: np.ndarray, tokens: np.ndarray, rows: float | None, budget: f
 def _per_group(
     dataset: Dataset, order: np.ndarray, tokens: np.ndarray, budget: Budget, column: str, quotas: Quotas
 ) -> np.ndarray:
-    names, groups = np.unique(
-        np.array([str(v) for v in dataset.column(column).to_pylist()], dtype=object), return_inverse=True
-    )
+    names, groups = _groups(dataset, column)
     usable = groups[order]
     rows = [order[usable == g] for g in range(len(names))]
     by_rows = by_tokens = None
@@ -219,6 +217,16 @@ def _per_group(
         if len(r) and (by_tokens is None or by_tokens[g] > 0)
     ]
     return np.concatenate(parts)
+
+
+def _groups(dataset: Dataset, column: str) -> tuple[list[str], np.ndarray]:
+    """The values of a column as strings, in order, and the index of each row's value [n]."""
+    coded = dataset.column(column).combine_chunks().dictionary_encode(null_encoding="encode")
+    names = [str(value) for value in coded.dictionary.to_pylist()]
+    order = np.argsort(np.array(names, dtype=object), kind="stable")
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return [names[i] for i in order], place[coded.indices.to_numpy()]
 
 
 def in_proportion(stock: np.ndarray, total: int) -> np.ndarray:
@@ -254,9 +262,7 @@ def _breakdown(dataset: Dataset, mask: np.ndarray, tokens: np.ndarray) -> dict[s
     for column in BREAKDOWN:
         if column not in dataset.column_names:
             continue
-        names, groups = np.unique(
-            np.array([str(v) for v in dataset.column(column).to_pylist()], dtype=object), return_inverse=True
-        )
+        names, groups = _groups(dataset, column)
         counts = {
             "rows_in": np.bincount(groups, minlength=len(names)),
             "rows_taken": np.bincount(groups[mask], minlength=len(names)),
