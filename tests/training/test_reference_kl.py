@@ -110,6 +110,8 @@ def test_divergence_equals_torch_on_the_library_logits(direction, adapted):
 def test_gradient_equals_the_whole_formula_at_once():
     base = model("llama")
     lm = lora(base, shift=0.1)
+    frozen = next(p for n, p in lm.module.named_parameters() if "lora_B" in n)
+    frozen.requires_grad_(False)
     running = ReferenceKl(weight=0.7).start(lm)
     batch = batch_of(running, dataset(TEXTS[:3]).rows(), lm)
     lm.module.train()
@@ -125,6 +127,7 @@ def test_gradient_equals_the_whole_formula_at_once():
     loss = -p.gather(1, targets[:, None]).sum() + 0.7 * (q.exp() * (q - p)).sum()
     loss.backward()
     assert found and all("lora_" in name for name in found)
+    assert not frozen.requires_grad, "switching the adapter off and on marks nothing as trained that was not"
     for name, parameter in lm.module.named_parameters():
         if name in found:
             assert torch.allclose(found[name], parameter.grad, rtol=1e-3, atol=1e-4), name
@@ -169,12 +172,13 @@ def test_sampled_estimate_by_hand():
 @pytest.mark.parametrize(
     "inner", [{"use": "training.objectives.sft", "aggregation": "sequence"}, "training.objectives.sft"]
 )
-def test_only_the_named_rows_are_held(inner):
+@pytest.mark.parametrize("divergence", ["forward", "sampled"])
+def test_only_the_named_rows_are_held(inner, divergence):
     lm = lora(model("llama"), shift=0.1)
     lm.module.eval()
     parts = []
     for column in ("replay", None):
-        running = ReferenceKl(inner=inner, weight=1.0, only_where=column).start(lm)
+        running = ReferenceKl(inner=inner, weight=1.0, only_where=column, divergence=divergence).start(lm)
         loss = running.loss(lm, batch_of(running, PAIRS, lm))
         plain = running.inner.loss(lm, batch_of(running.inner, PAIRS, lm))
         parts.append(loss.per_example.detach() - plain.per_example.detach())
@@ -245,22 +249,23 @@ def test_what_cannot_be_a_reference():
 
 def test_a_cache_of_other_tokens_or_models_is_refused():
     lm = model("llama")
-    data = score_dataset(ReferenceLogps(max_length=64), dataset(TEXTS[:2]), {"model": lm})
+    data = score_dataset(ReferenceLogps(max_length=16), dataset(TEXTS[:2]), {"model": lm})
     rows = list(data.rows())
     cached = ReferenceKl(reference="cached", divergence="sampled")
-    documents = cached.start(lm).encode(rows[1], lm, 64)
+    documents = cached.start(lm).encode(rows[1], lm, 16)
+    assert len(documents) > 1
     assert [x for d in documents for x in d.columns["ref_logps"]] == rows[1]["ref_logps"]
     with pytest.raises(InputError, match="other tokens"):
         cached.start(lm).encode(rows[0], lm, 8)
     running = cached.start(lm)
-    running.encode(rows[0], lm, 64)
+    running.encode(rows[0], lm, 16)
     with pytest.raises(InputError, match="other model"):
-        running.encode({**rows[1], "ref_model": "another"}, lm, 64)
+        running.encode({**rows[1], "ref_model": "another"}, lm, 16)
     with pytest.raises(InputError, match="no stored reference"):
-        cached.start(lm).encode({"id": "x", "text": "abc"}, lm, 64)
+        cached.start(lm).encode({"id": "x", "text": "abc"}, lm, 16)
     # Rows that are not held need no cache.
     held = ReferenceKl(reference="cached", divergence="sampled", only_where="replay").start(lm)
-    assert held.encode({"id": "x", "text": "abc", "replay": False}, lm, 64)
+    assert held.encode({"id": "x", "text": "abc", "replay": False}, lm, 16)
 
 
 def test_stored_values_equal_the_loss_signal():
