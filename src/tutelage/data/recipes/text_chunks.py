@@ -29,12 +29,12 @@ CARD = {
     "headline": "The chunks of a document, joined, are the document.",
     "version": 1,
 }
-# Each pattern matches one piece with what follows it up to the next piece.
+# What ends a piece, from coarse to fine; a piece keeps its end.
 _BOUNDARIES = (
-    re.compile(r".+?(?:\n[ \t\r\f\v]*\n\s*|\Z)", re.DOTALL),
-    re.compile(r"[^\n]*(?:\n|\Z)"),
-    re.compile(r".+?(?:[.!?][\"')\]]*\s+|\Z)", re.DOTALL),
-    re.compile(r"\s*\S+\s*"),
+    re.compile(r"\n[ \t\r\f\v]*\n\s*"),
+    re.compile(r"\n"),
+    re.compile(r"[.!?][\"')\]]*\s+"),
+    re.compile(r"(?<=\S)\s+"),
 )
 
 
@@ -54,7 +54,7 @@ def _split(text: str, limit: int, by_words: bool, level: int) -> list[str]:
         return _cut(text, limit)
     found: list[str] = []
     current, length = "", 0
-    for piece in _BOUNDARIES[level].findall(text):
+    for piece in _pieces(text, _BOUNDARIES[level]):
         # `length` runs from the first visible character of `current` on (0: none yet) and counts white space
         # between pieces; for words it is their number.
         size = _size(piece, by_words)
@@ -66,6 +66,14 @@ def _split(text: str, limit: int, by_words: bool, level: int) -> list[str]:
             found += _split(current, limit, by_words, level + 1)
             current, length = piece, size if by_words else len(piece.lstrip())
     return found + _split(current, limit, by_words, level + 1)
+
+
+def _pieces(text: str, boundary: re.Pattern[str]) -> Iterator[str]:
+    start = 0
+    for end in (*(match.end() for match in boundary.finditer(text)), len(text)):
+        if end > start:
+            yield text[start:end]
+            start = end
 
 
 def _cut(text: str, limit: int) -> list[str]:
