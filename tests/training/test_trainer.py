@@ -1,7 +1,9 @@
 """The loop: accumulation, budgets, order, evaluators, errors."""
 
 import json
+import math
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -23,9 +25,15 @@ MUTATIONS = [
     ("src/tutelage/training/_optim.py", "master.grad.add_(parameter.grad)", "master.grad.copy_(parameter.grad)"),
     (
         "src/tutelage/training/_budget.py",
-        "tokens = min(tokens, int(budget.tokens - self.tokens))",
-        "tokens = tokens",
+        "left.append(int(budget.tokens - self.tokens))",
+        "left.append(int(budget.tokens - self.tokens) + 1)",
     ),
+    ("src/tutelage/training/_budget.py", "math.ceil(", "math.floor("),
+    ("src/tutelage/training/_budget.py", "flops_per_token - 1e-6)", "flops_per_token + 1e-6)"),
+    ("src/tutelage/training/_batches.py", "total + len(document) > most", "total + len(document) > 10**9"),
+    ("src/tutelage/training/_batches.py", "trained=document.trained[:n]", "trained=[False] + [True] * (n - 1)"),
+    ("src/tutelage/training/_batches.py", "nothing_fits = document.n_trained == 0", "nothing_fits = False"),
+    ("src/tutelage/training/trainer.py", "max(self.token_flops, spent / self.at.tokens)", "self.token_flops"),
     (
         "src/tutelage/training/_gradients.py",
         "        checkpoints.set_random_state(random)\n",
@@ -139,24 +147,100 @@ def test_bfloat16_models_have_float32_masters():
     assert record.losses[-1] < record.losses[0]
 
 
-@pytest.mark.parametrize("tokens", [1, 150, 555])
-def test_a_token_budget_is_met_within_one_document(tokens):
-    record = train(model(), tokens=tokens)
-    longest = max(len(e) for e in model().tokenize(TEXTS)) + 2
-    assert tokens <= record.tokens < tokens + longest
+@pytest.mark.parametrize("tokens", [2, 150, 555, 557])
+@pytest.mark.parametrize("step_tokens", [30, 100, 10**6])
+def test_a_token_budget_is_met_to_the_token(tokens, step_tokens):
+    record = train(model(), tokens=tokens, settings={"step_tokens": step_tokens})
+    assert record.tokens == tokens == record.cost.trained_tokens
     assert record.tokens == sum(record.step_tokens)
+
+
+class _Answer(Objective):
+    """Twenty tokens, ten of them prompt, the others learnt; a weight and a column per token."""
+
+    whole_rows: ClassVar[bool] = False
+    seen: ClassVar[list] = []
+
+    def encode(self, row, model, max_length):
+        ids = (model.tokenize([row["text"]])[0] * 20)[:20]
+        n = len(ids)
+        return Encoded(ids, [i >= 10 for i in range(n)], row["id"], [0.5] * n, columns={"place": list(range(n))})
+
+    def loss(self, model, batch):
+        places = batch.columns["place"][batch.segment_ids >= 0].tolist()
+        _Answer.seen.append((batch.n_tokens, batch.n_trained, [int(place) for place in places]))
+        return Loss(-model.token_logps(batch).sum(), float(batch.n_trained))
+
+
+class _AnswerWhole(_Answer):
+    whole_rows: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize(
+    "objective, tokens, trained, found",
+    [
+        (_Answer(), 55, 25, 55),  # 20 + 20 + the first 15
+        (_Answer(), 51, 21, 51),
+        (_Answer(), 50, 20, 40),  # a prompt alone is left out
+        (_Answer(), 41, 20, 40),
+        (_Answer(), 40, 20, 40),
+        (_AnswerWhole(), 41, 30, 60),  # documents of a row stay together
+    ],
+)
+def test_the_last_document_is_cut_and_never_to_its_prompt(objective, tokens, trained, found):
+    _Answer.seen.clear()
+    watched = []
+    evaluators = [("at the end", lambda lm: watched.append(1) or {})]
+    record = train(
+        model(), objective=objective, tokens=tokens, settings={"step_tokens": 20}, evaluators=evaluators
+    )
+    assert record.tokens == found == sum(batch[0] for batch in _Answer.seen)
+    assert sum(batch[1] for batch in _Answer.seen) == trained
+    last = found % 20 or 20
+    assert _Answer.seen[-1][2][-last:] == list(range(last))
+    assert watched == [1], "the budget's end is reached"
+
+
+def test_a_run_that_ended_before_its_budget_is_not_trained_again(tmp_path):
+    options = {"objective": _Answer(), "settings": {"step_tokens": 20}, "checkpoint_dir": tmp_path}
+    lm = model()
+    record = train(lm, tokens=45, **options)
+    again = model()
+    resumed = train(again, tokens=45, **options)
+    assert record.steps == resumed.steps == 2 and same(weights(lm), weights(again))
+    assert train(model(), tokens=100, **options).tokens == 100, "a larger budget goes on"
+
+
+def test_a_budget_without_room_for_one_trained_token_is_an_error():
+    with pytest.raises(TrainingError, match="before the first trained token"):
+        train(model(), objective=_Answer(), tokens=9)
 
 
 def test_other_budgets():
     record = train(model(), budget=Budget(rows=10))
     assert record.rows == 10
     assert len(_consumed.read(record.consumed)) == 10
-    limit = record.cost.flops * 3
-    by_flops = train(model(), budget=Budget(flops=limit))
-    assert limit <= by_flops.cost.flops < limit * 1.35
+    token = record.cost.flops / record.tokens
+    for tokens in (500.0, 500.4):
+        by_flops = train(model(), budget=Budget(flops=tokens * token))
+        assert by_flops.tokens == math.ceil(tokens)
+        assert tokens * token <= by_flops.cost.flops < (tokens + 1) * token
     by_time = train(model(), budget=Budget(seconds=0.2, tokens=10**9))
     assert 0.2 <= by_time.seconds < 5
     assert by_time.tokens < 10**9
+
+
+def test_what_an_objective_spends_besides_counts_towards_flops():
+    class Dear(_Answer):
+        def loss(self, model, batch):
+            model.meter.add(forward_flops=3 * 2.0 * model.active_params * batch.n_tokens)
+            return super().loss(model, batch)
+
+    lm = model()
+    token = (1 + 2 + 3) * 2.0 * lm.active_params
+    record = train(lm, objective=Dear(), budget=Budget(flops=215 * token), settings={"step_tokens": 60})
+    assert record.tokens == 215
+    assert record.cost.flops == pytest.approx(215 * token)
 
 
 def test_long_rows_are_split_over_steps_and_every_token_is_trained_once():

@@ -1,12 +1,13 @@
 """From a sampler's draws to the documents of one optimiser step, and from those to micro-batches.
 
 A step takes whole documents until it holds `step_tokens` tokens. Documents of a long row that did not fit wait,
-encoded, for the next step; they are part of the cursor, so a resumed run continues with exactly these.
+encoded, for the next step; they are part of the cursor, so a resumed run continues with exactly these. Only where
+the budget ends is a document cut: its rest is discarded, since no step comes after.
 """
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,12 +25,16 @@ BYTES_HELD = 512 * 2**20
 
 @dataclass(frozen=True)
 class Step:
-    """The documents of one optimiser step, the rows they come from (in order, once each), rows used up, tokens."""
+    """The documents of one optimiser step, the rows they come from (in order, once each), rows used up, tokens.
+
+    `last`: the tokens that were left are used up, or what they would hold of the next document trains nothing.
+    """
 
     documents: tuple[Encoded, ...]
     ids: tuple[str, ...]
     rows: int
     tokens: int
+    last: bool
 
 
 class RandomAccess:
@@ -78,24 +83,33 @@ class Batches:
         self.dropped = 0
         self.truncated = 0
 
-    def take(self, tokens: int, rows: int | None = None) -> Step:
-        """Documents of at least `tokens` tokens, less only where `rows` rows are used up.
+    def take(self, tokens: int, rows: int | None = None, most: int | None = None) -> Step:
+        """Documents of at least `tokens` tokens, less only where `rows` rows are used up, never above `most`.
 
         A row counts when its last document is taken; the others may wait for the next step unless the objective
-        keeps a row's documents together.
+        keeps a row's documents together. A document that would pass `most` keeps its first tokens, or is left out
+        when none of these is trained, which may leave the step empty. Documents kept together are never cut: their
+        row may pass `most`.
         """
         documents: list[Encoded] = []
         total = finished = 0
-        while total < tokens and (rows is None or finished < rows):
+        nothing_fits = False
+        while total < tokens and not nothing_fits and (rows is None or finished < rows):
             if not self._waiting:
                 self._draw()
             while self._waiting and (total < tokens or self._objective.whole_rows):
                 document = self._waiting.popleft()
+                if most is not None and total + len(document) > most and not self._objective.whole_rows:
+                    document = _first_tokens(document, most - total)
+                    nothing_fits = document.n_trained == 0
+                    if nothing_fits:
+                        break
                 documents.append(document)
                 total += len(document)
-            finished += not self._waiting
+            finished += not self._waiting and not nothing_fits
         ids = dict.fromkeys(document.example_id for document in documents)
-        return Step(tuple(documents), tuple(ids), finished, total)
+        last = nothing_fits or (most is not None and total >= most)
+        return Step(tuple(documents), tuple(ids), finished, total, last)
 
     def _draw(self) -> None:
         """Encode the next row that gives at least one document."""
@@ -148,6 +162,17 @@ class Batches:
             for ids, trained, name, weights, columns in state["waiting"]
         )
         self.dropped, self.truncated = state["dropped"], state["truncated"]
+
+
+def _first_tokens(document: Encoded, n: int) -> Encoded:
+    """The document's first `n` tokens with what belongs to them."""
+    return replace(
+        document,
+        ids=document.ids[:n],
+        trained=document.trained[:n],
+        weights=None if document.weights is None else document.weights[:n],
+        columns=None if document.columns is None else {k: v[:n] for k, v in document.columns.items()},
+    )
 
 
 def names(batch: TokenBatch) -> list[str]:

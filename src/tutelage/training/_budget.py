@@ -1,5 +1,6 @@
 """How much of a budget is spent, and how much of it the next step may take."""
 
+import math
 from dataclasses import dataclass
 
 from tutelage.core.records import Budget
@@ -26,12 +27,19 @@ class Spent:
         seen, total = max(found, key=lambda pair: pair[0] / pair[1])
         return min(seen, total), total, seen / total
 
-    def next_step(self, budget: Budget, step_tokens: int, flops_per_token: float) -> tuple[int, int | None]:
-        """Tokens of the next step, cut where the budget ends, and rows that are left (None: no limit)."""
-        tokens = step_tokens
+    def next_step(
+        self, budget: Budget, step_tokens: int, flops_per_token: float
+    ) -> tuple[int, int | None, int | None]:
+        """Tokens that the next step is to hold, and rows and tokens that are left (None: no limit).
+
+        FLOPs that are left are tokens that are left, the last one begun counted whole.
+        """
+        left = []
         if budget.tokens is not None:
-            tokens = min(tokens, int(budget.tokens - self.tokens))
+            left.append(int(budget.tokens - self.tokens))
         if budget.flops is not None:
-            tokens = min(tokens, int((budget.flops - self.flops) / flops_per_token) + 1)
+            # Rounding of the sums must not begin another token.
+            left.append(math.ceil((budget.flops - self.flops) / flops_per_token - 1e-6))
+        most = max(1, min(left)) if left else None
         rows = None if budget.rows is None else int(budget.rows - self.rows)
-        return max(tokens, 1), rows
+        return step_tokens if most is None else min(step_tokens, most), rows, most

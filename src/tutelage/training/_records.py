@@ -70,3 +70,4 @@ class Counters:
     kept: int = 0
     micro_tokens: int = 0
     halved: bool = False
+    ended: bool = False

@@ -41,8 +41,9 @@ _KINDS = {"objective": Objective, "sampler": Sampler, "schedule": Schedule, "upd
 class Fit(Method):
     """Defaults suit LoRA on a model of some 100 million weights on a CPU. Lengths in tokens: `step_tokens` for one
     optimiser step, `micro_tokens` for what is computed at once, `max_length` for one document. No `budget` means
-    one pass over the rows. `gradient_clip` 0 never clips. `evaluate_at` and `keep_checkpoints` are shares of the
-    budget: when evaluators run, and when a loadable copy of the model is kept."""
+    one pass over the rows; tokens are met exactly. `gradient_clip` 0 never clips. `evaluate_at` and
+    `keep_checkpoints` are shares of the budget: when evaluators run, and when a loadable copy of the model is
+    kept."""
 
     model_config = ConfigDict(validate_default=True)
 

@@ -21,7 +21,8 @@ from tutelage.core.records import Budget, Cost
 from tutelage.models.device import is_out_of_memory
 from tutelage.models.packing import TokenBatch
 from tutelage.training import _checkpoint as checkpoints
-from tutelage.training._batches import Batches, Step, name_some, names
+from tutelage.training import _errors as errors
+from tutelage.training._batches import Batches, Step, names
 from tutelage.training._budget import Spent
 from tutelage.training._consumed import ConsumedLog
 from tutelage.training._gradients import Evaluator, accumulate, measure, recompute_activations
@@ -51,7 +52,10 @@ def fit(
 ) -> Fit:
     """Train `model` (a `CausalLM`) in place on rows of `dataset` until the first limit of `budget` is reached.
 
-    A token budget is met within one document; the last step is cut. With `checkpoint_dir`, state is saved every
+    A token budget is met to the token, a FLOP budget to the cost of one token: the last document is cut where the
+    budget ends, and left out when what fits of it trains nothing (a prompt without its response). An objective
+    with `whole_rows` (pairs, completions of one prompt) is never cut: its last row may pass the budget. With
+    `checkpoint_dir`, state is saved every
     `settings.checkpoint_seconds` and at the end, and with `resume` a run continues from the newest complete
     checkpoint; one made with another `identity` (whatever the caller says must be equal: configuration, data,
     model) is refused. `evaluators` are (name, callable: model -> metrics); their random numbers do not disturb
@@ -137,17 +141,13 @@ class _Run:
             return
         state = checkpoints.load(found)
         if state["identity"] != identity:
-            raise TrainingError(
-                "a checkpoint belongs to another run",
-                where=found,
-                expected=identity or "no identity",
-                found=state["identity"] or "no identity",
-                remedy="choose another checkpoint folder, or start over with resume=False",
-            )
+            raise errors.other_run(found, identity, state["identity"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.batches.load_state_dict(state["batches"])
         self.update.load_state_dict(state["update"])
         self.at = Counters(**state["counters"])
+        # A finished run may go on with a larger budget.
+        self.at.ended = self.at.ended and state["budget"] == self.budget.model_dump()
         self.series, self.history, self.kept = state["series"], state["history"], state["kept"]
         self.watch = Stopwatch(state["seconds"])
         self.before = Cost(**state["cost"])
@@ -161,6 +161,7 @@ class _Run:
         """Everything but the weights that a step changes, as it is between two steps."""
         return {
             "identity": self.identity,
+            "budget": self.budget.model_dump(),
             "batches": self.batches.state_dict(),
             "update": self.update.state_dict(),
             "counters": vars(self.at).copy(),
@@ -199,8 +200,7 @@ class _Run:
         try:
             while True:
                 self.milestones()
-                fraction = self.nearest()[2]
-                if fraction >= 1:
+                if self.share() >= 1:
                     break
                 if self.watch.seconds - self.saved_at >= self.settings.checkpoint_seconds:
                     self.save()
@@ -227,9 +227,13 @@ class _Run:
         """(seen, total, share) of the limit that is nearest its end."""
         return self.spent().nearest(self.budget)
 
+    def share(self) -> float:
+        """Spent share of the budget; 1 as well when what is left holds no trained token."""
+        return 1.0 if self.at.ended else self.nearest()[2]
+
     def milestones(self) -> None:
         """Run the evaluators and keep copies of the model where their share of the budget is reached."""
-        share = self.nearest()[2]
+        share = self.share()
         due = sum(point <= share + 1e-12 for point in sorted(self.settings.evaluate_at))
         if self.evaluators and due > self.at.evaluated:
             found, paid = measure(self.model, self.evaluators)
@@ -261,8 +265,12 @@ class _Run:
         started, spent = self.watch.seconds, self.cost().flops
         # Whatever listeners and probes drew since the last step must not reach this one.
         checkpoints.set_random_state(self.boundary["random"])
-        wanted = self.spent().next_step(self.budget, self.settings.step_tokens, self.token_flops)
-        step = self.batches.take(*wanted)
+        # An objective may spend more on a token than the loop knows of, on a reference model's forward pass.
+        per_token = max(self.token_flops, spent / self.at.tokens) if self.at.tokens else self.token_flops
+        step = self.batches.take(*self.spent().next_step(self.budget, self.settings.step_tokens, per_token))
+        if not step.documents:
+            self.end_early()
+            return
         losses, weight = self.accumulate(step)
         total = float(losses.sum())
         self.update_weights(step, total, weight, started)
@@ -278,7 +286,15 @@ class _Run:
             "mfu": mfu(flops, seconds, self.model.device, self.model.dtype),
             "seconds": self.watch.seconds,
         }
-        self.progress.step(min(1.0, self.nearest()[2]), facts)
+        self.progress.step(min(1.0, self.share()), facts)
+
+    def end_early(self) -> None:
+        """What is left of the budget holds no trained token: the run ends with the step before."""
+        if self.at.step == 0:
+            raise errors.budget_too_small(self.budget)
+        with self.guard.deferred():
+            self.at.ended = True
+            self.boundary = self.capture()
 
     def accumulate(self, step: Step) -> tuple[torch.Tensor, float]:
         """Gradients of the step's loss sum; halves the micro-batch once when memory runs out."""
@@ -294,11 +310,7 @@ class _Run:
             if not is_out_of_memory(error):
                 raise
             if self.at.halved or self.at.micro_tokens < 2:
-                raise TrainingError(
-                    "the device runs out of memory",
-                    where=f"step {self.at.step}, micro-batches of {self.at.micro_tokens} tokens",
-                    remedy="lower max_length, set gradient_checkpointing, or train an adapter",
-                ) from None
+                raise errors.out_of_memory(self.at.step, self.at.micro_tokens) from None
         # Outside the except block: the exception holds the frames whose tensors must be freed first.
         self.optimizer.clear()
         checkpoints.set_random_state(random)
@@ -315,30 +327,17 @@ class _Run:
         """Raise TrainingError naming the rows of the first micro-batch whose loss is not a number."""
         for finite, batch in zip(torch.isfinite(losses).tolist(), micro):
             if not finite:
-                raise self.broken("the loss is not finite", names(batch))
+                raise self.broken("loss", names(batch))
 
     def broken(self, what: str, ids: Sequence[str]) -> TrainingError:
         self.optimizer.clear()
         kept = None if self.folder is None else checkpoints.newest(self.folder)
-        return TrainingError(
-            what,
-            where=f"step {self.at.step}, rows {name_some(ids)}",
-            expected="a finite number",
-            found="NaN or infinity",
-            remedy="lower the learning rate or look at these rows"
-            + (f"; the last complete checkpoint is {kept}" if kept else ""),
-        )
+        return errors.not_finite(what, self.at.step, ids, kept)
 
     def update_weights(self, step: Step, total: float, weight: float, started: float) -> None:
         """Divide, clip, move the weights and count, as one uninterruptible whole."""
         if weight == 0 and not self.objective.skips_empty_steps:
-            raise TrainingError(
-                "a step has no token to learn",
-                where=f"step {self.at.step}, rows {name_some(step.ids)}",
-                expected="at least one trained token",
-                found="0",
-                remedy="drop these rows, or raise max_length if their responses were cut off",
-            )
+            raise errors.nothing_to_learn(self.at.step, step.ids)
         now = self.spent()
         halfway = Spent(
             now.tokens + step.tokens / 2,
@@ -353,7 +352,7 @@ class _Run:
                 divisor = self.update.after_backward(self.model, self.optimizer.gradients(), weight)
                 norm = self.optimizer.finish(divisor, self.settings.clip)
                 if not math.isfinite(norm):
-                    raise self.broken("the gradient is not finite", step.ids)
+                    raise self.broken("gradient", step.ids)
                 rate = self.optimizer.step(self.schedule.multiplier(seen, horizon))
                 self.update.after_step(self.model, self.optimizer.weights)
                 self.optimizer.publish()
@@ -364,6 +363,7 @@ class _Run:
             self.at.step += 1
             self.at.tokens += step.tokens
             self.at.rows += step.rows
+            self.at.ended = step.last
             loss = total / weight if weight else float("nan")
             for name, value in (("loss", loss), ("rate", rate), ("norm", norm), ("tokens", step.tokens)):
                 self.series[name].append(value)
