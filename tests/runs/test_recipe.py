@@ -1,11 +1,16 @@
 """Recipes: every mistake is one clear error with its place, before anything runs; every field arrives."""
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
-from tutelage import __version__
+from tutelage import __version__, runs
 from tutelage.core.errors import ConfigError, InputError, TutelageError
 from tutelage.runs import Recipe, load_recipe
-from tutelage.runs.graph import build_graph, check_recipe
+from tutelage.runs.checks import check_recipe
+from tutelage.runs.graph import build_graph
 
 GOOD = """\
 name: good
@@ -25,9 +30,58 @@ def broken(bed, text, *, exit_code=2):
         bed.load(text)
     error = caught.value
     assert error.exit_code == exit_code
-    assert error.where is not None
-    assert len(str(error).splitlines()) <= 6
-    return str(error)
+    return complete(error)
+
+
+def complete(error):
+    """The text of an error that says where, what was expected, what was found and what to do."""
+    text = str(error)
+    for fact in ("where", "expected", "found", "do"):
+        assert re.search(rf"^  {fact}: +\S", text, re.M), f"no {fact} in\n{text}"
+    assert len(text.splitlines()) <= 6
+    return text
+
+
+def test_every_complaint_about_a_recipe_is_whole():
+    """No error of `runs` leaves out one of the four facts (a message that comes from elsewhere hands them on)."""
+    for file in sorted(Path(runs.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("ConfigError", "InputError"):
+                given = {keyword.arg for keyword in node.keywords}
+                lacking = {"where", "expected", "found", "remedy"} - given
+                # A recipe that was checked cannot meet it.
+                assert not lacking or file.name == "compute.py", (
+                    f"{file.name}, line {node.lineno}: no {', '.join(sorted(lacking))}"
+                )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "do"),
+    [
+        ("description: a description", "description: 3", "write text"),
+        ("description: a description", "description: [a]", "write text"),
+        ("name: good", "name: good\nseed: many", "whole number"),
+        ("name: good", "name: good\nallow_remote: perhaps", "true or false"),
+        ("name: good", "name: good night", "letters, digits"),
+        ("pool: {path: pool.jsonl}", "pool: pool.jsonl", "write a mapping"),
+        ("models:\n", "arms: [a]\nmodels:\n", "write a mapping"),
+        ("models:\n", "gates: {a: b}\nmodels:\n", "write a list"),
+        ("models:\n", "compare: {baseline: chosen, at: equally}\nmodels:\n", "one of the values expected"),
+        ("models:\n", "compare: {baseline: chosen, margin: -1}\nmodels:\n", "in that range"),
+        ("models:\n", "compare: {baseline: chosen, margin: wide}\nmodels:\n", "write a number"),
+        ("models:\n", "compare: {baseline: chosen, seeds: []}\nmodels:\n", "add what is missing"),
+        ("models:\n", "compare: {baseline: chosen, tune: {stepp: x}}\nmodels:\n", "did you mean step"),
+        ("models:\n", "compare: {baseline: chosen, budget: {tokns: 1}}\nmodels:\n", "did you mean tokens"),
+        ("name: chosen, ", "", "add `name: ...`"),
+        ("path: pool.jsonl", "path: pool.jsonl, path: a", "keep one of them"),
+        ("path: pool.jsonl", "path: pool.jsonl, [a]: b", "write a name before the colon"),
+        ("from: pool,", "from: [[pool]],", "write text"),
+    ],
+)
+def test_the_remedy_fits_what_is_wrong(bed, old, new, do):
+    assert old in GOOD
+    text = broken(bed, GOOD.replace(old, new, 1))
+    assert do in text.splitlines()[-1], text
 
 
 def test_a_good_recipe_loads_and_goes_round(bed):
@@ -152,8 +206,9 @@ def test_overrides(bed):
     ],
 )
 def test_overrides_that_are_wrong(bed, override, says):
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says) as caught:
         bed.load(GOOD, [override])
+    complete(caught.value)
 
 
 def test_from_python_the_same_errors():
@@ -293,8 +348,9 @@ ARMS = {"plain": {}, "other": {"trained": {"rate": 2.0}}}
     ],
 )
 def test_one_clear_error_about_the_whole(bed, changes, says):
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says) as caught:
         check_recipe(bed.recipe(**changes))
+    complete(caught.value)
 
 
 TUNE = {"step": "trained", "field": "rate", "grid": [0.5, 1.0], "on": "dev_result", "budget": {"tokens": 50}}
@@ -319,5 +375,13 @@ def test_tuning_on_what_decides_is_refused(bed, change, says):
     ]
     sources = {name: {"path": f"{name}.jsonl"} for name in ("pool", "test", "dev")}
     compare = {**COMPARE, "tune": {**TUNE, **change}}
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says) as caught:
         check_recipe(bed.recipe(steps=steps, sources=sources, arms=ARMS, compare=compare))
+    complete(caught.value)
+
+
+MUTATIONS = [
+    ("src/tutelage/runs/_recipe_errors.py", '"bool": "write true or false",', ""),
+    ("src/tutelage/runs/_recipe_errors.py", 'if one["type"] == "extra_forbidden"', "if False"),
+    ("src/tutelage/core/errors.py", "found=name,\n        remedy=suggest", "remedy=suggest"),
+]

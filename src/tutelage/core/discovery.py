@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tutelage.core.card import KINDS, REQUIRED_KEYS, ROOMS, Card, card_from_literal
-from tutelage.core.errors import ConfigError, suggest
+from tutelage.core.errors import ConfigError, unknown
 from tutelage.core.method import Method
 
 ENTRY_POINT_GROUP = "tutelage.methods"
@@ -148,7 +148,8 @@ def find(name: str) -> Card:
     """The card of `name`; an unknown name is an error with a suggestion."""
     known = cards()
     if name not in known:
-        raise ConfigError(f"unknown method {name!r}", remedy=suggest(name, known))
+        what = "a method that `tutelage methods` lists"
+        raise unknown(f"unknown method {name!r}", "the name of a method", name, known, expected=what)
     return known[name]
 
 

@@ -106,6 +106,21 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return "use one of: " + ", ".join(options[:20]) + (" ..." if len(options) > 20 else "")
 
 
+def unknown(
+    what: str, where: object, name: object, known: Iterable[str], expected: str | None = None
+) -> ConfigError:
+    """The error for a name that does not exist: what there is, what was given, the nearest one."""
+    options = sorted(known)
+    listed = ", ".join(options[:8]) + (", ..." if len(options) > 8 else "")
+    return ConfigError(
+        what,
+        where=where,
+        expected=expected or (f"one of {listed}" if options else "a name, but there is none yet"),
+        found=name,
+        remedy=suggest(str(name), options) if options else "add one, or leave this out",
+    )
+
+
 def _clip(value: object, limit: int = 400) -> str:
     # Control characters are shown escaped: data quoted in an error must not drive the terminal.
     text = "".join(c if c.isprintable() or c == " " else repr(c)[1:-1] for c in str(value))

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tutelage.core.card import ROOMS
-from tutelage.core.errors import ConfigError, suggest
+from tutelage.core.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,10 +66,8 @@ def config_error(cls: type[BaseModel], error: ValidationError) -> ConfigError:
     field = ".".join(str(part) for part in first["loc"]) or "(whole)"
     owner = cls.__module__.removeprefix("tutelage.")
     if first["type"] == "extra_forbidden":
-        record, name = _owner(cls, first["loc"])
-        return ConfigError(
-            f"{owner} has no field {field!r}", where=field, remedy=suggest(name, record.model_fields)
-        )
+        record, name = owner_of(cls, first["loc"])
+        return unknown(f"{owner} has no field {field!r}", field, name, record.model_fields)
     return ConfigError(
         f"{owner}: field {field!r} is not valid",
         where=field,
@@ -79,8 +77,8 @@ def config_error(cls: type[BaseModel], error: ValidationError) -> ConfigError:
     )
 
 
-def _owner(cls: type[BaseModel], place: Sequence[str | int]) -> tuple[type[BaseModel], str]:
-    """(the record that lacks the last name of `place`, that name): a budget's own fields for `budget.tokns`."""
+def owner_of(cls: type[BaseModel], place: Sequence[str | int]) -> tuple[type[BaseModel], str]:
+    """(the record that lacks the last name of `place`, that name): the budget's record for `budget.tokns`."""
     for part in place[:-1]:
         field = cls.model_fields.get(str(part))
         inner = [] if field is None else [field.annotation, *typing.get_args(field.annotation)]

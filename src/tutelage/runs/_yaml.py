@@ -22,7 +22,12 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise _Refused("anchors and aliases are not part of recipes", event.start_mark.line + 1)
+            raise _Refused(
+                "anchors and aliases are not part of recipes",
+                event.start_mark.line + 1,
+                f"{'*' if isinstance(event, yaml.AliasEvent) else '&'}{event.anchor}",
+                "write the value out where it is needed",
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -30,20 +35,27 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, list | dict):
-                raise _Refused("a key must be a word", key_node.start_mark.line + 1)
+                raise _Refused(
+                    "a key must be a word", key_node.start_mark.line + 1, str(key), "write a name before the colon"
+                )
             if key in seen:
                 raise _Refused(
-                    f"the key {key!r} is given twice (first in line {seen[key]})", key_node.start_mark.line + 1
+                    f"the key {key!r} is given twice (first in line {seen[key]})",
+                    key_node.start_mark.line + 1,
+                    f"{key} again",
+                    "keep one of them",
                 )
             seen[key] = key_node.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
 
 class _Refused(Exception):
-    def __init__(self, what: str, line: int) -> None:
+    def __init__(self, what: str, line: int, found: str, remedy: str) -> None:
         super().__init__(what)
         self.what = what
         self.line = line
+        self.found = found
+        self.remedy = remedy
 
 
 def _resolver(tag: str, pattern: str, first: str) -> None:
@@ -77,13 +89,23 @@ def parse(text: str, where: object) -> tuple[Any, Lines]:
         finally:
             loader.dispose()
     except _Refused as error:
-        raise ConfigError(error.what, where=f"{where}, line {error.line}") from None
+        raise ConfigError(
+            error.what,
+            where=f"{where}, line {error.line}",
+            expected="plain keys and values",
+            found=error.found,
+            remedy=error.remedy,
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}, line {mark.line + 1}" if mark else where
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(
-            "not valid YAML", where=place, found=problem, remedy="check indentation and quotes"
+            "not valid YAML",
+            where=place,
+            expected="YAML of plain values",
+            found=problem,
+            remedy="check indentation and quotes",
         ) from None
 
 
@@ -91,14 +113,27 @@ def read(file: Path) -> tuple[Any, Lines]:
     """`parse` of a file; a missing, huge or undecodable file is a ConfigError."""
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise ConfigError("a recipe is too large", where=file, expected=f"at most {MAX_BYTES} bytes")
+            raise ConfigError(
+                "a recipe is too large",
+                where=file,
+                expected=f"at most {MAX_BYTES} bytes",
+                found=f"{file.stat().st_size} bytes",
+                remedy="check the path; data belongs in files that a source names",
+            )
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError("a recipe is not UTF-8 text", where=f"{file}, byte {error.start}") from None
+        raise ConfigError(
+            "a recipe is not UTF-8 text",
+            where=f"{file}, byte {error.start}",
+            expected="UTF-8",
+            found=f"byte 0x{error.object[error.start]:02x}",
+            remedy="save it as UTF-8",
+        ) from None
     except OSError as error:
         raise ConfigError(
             "a recipe cannot be read",
             where=file,
+            expected="a YAML file",
             found=error.strerror,
             remedy="check the path; `tutelage init` writes one",
         ) from None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tutelage.core import discovery
-from tutelage.core.errors import ConfigError, suggest
+from tutelage.core.errors import ConfigError, suggest, unknown
 from tutelage.runs.recipe import Recipe, Step
 
 if TYPE_CHECKING:
@@ -25,10 +25,12 @@ def all_arms(recipe: Recipe) -> dict[str, Changes]:
         return arms
     cards = discovery.cards()
     if compare.baseline not in cards:
-        raise ConfigError(
+        raise unknown(
             f"the baseline {compare.baseline!r} is neither an arm nor a method",
-            where=recipe.where("compare", "baseline"),
-            remedy=suggest(compare.baseline, [*arms, *cards]),
+            recipe.where("compare", "baseline"),
+            compare.baseline,
+            [*arms, *cards],
+            expected="an arm, or a method that is the baseline of one here",
         )
     step = _replaced_step(recipe, compare.baseline)
     if not arms:
@@ -43,68 +45,64 @@ def check_compare(recipe: Recipe, main: "Graph", graphs: Mapping[str, "Graph"]) 
     if compare is None:
         if recipe.arms:
             raise ConfigError(
-                "arms without `compare` are never run", where=recipe.where("arms"), remedy="add compare:"
+                "arms without `compare` are never run",
+                where=recipe.where("arms"),
+                expected="compare: {baseline: an arm}",
+                found="arms alone",
+                remedy="add compare:",
             )
         for number, gate in enumerate(recipe.gates):
             for key, named in (("step", gate.step), ("against", gate.against)):
                 if named not in tasks and (key == "step" or named is not None):
-                    raise ConfigError(
-                        f"a gate's {key} is a Task step",
-                        where=recipe.where("gates", number, key),
-                        found=named,
-                        remedy=_one_of(str(named), tasks),
+                    raise unknown(
+                        f"a gate's {key} is a Task step", recipe.where("gates", number, key), named, tasks
                     )
             if gate.arm is not None:
                 raise ConfigError(
-                    "a gate names an arm, but there is no compare", where=recipe.where("gates", number, "arm")
+                    "a gate names an arm, but there is no compare",
+                    where=recipe.where("gates", number, "arm"),
+                    expected="a gate about a step",
+                    found=gate.arm,
+                    remedy="leave `arm` out, or add compare:",
                 )
         return
     metric = metric_step(recipe, main)
     for key, named in (("placebo", compare.placebo), ("oracle", compare.oracle)):
         if named is not None and named not in graphs:
-            raise ConfigError(
-                f"{key} names no arm",
-                where=recipe.where("compare", key),
-                found=named,
-                remedy=_one_of(named, graphs),
-            )
+            raise unknown(f"{key} names no arm", recipe.where("compare", key), named, graphs)
     for number, name in enumerate(compare.once):
         if name not in graphs or name in (compare.baseline, compare.placebo, compare.oracle):
-            raise ConfigError(
+            raise unknown(
                 "once names arms that no claim is about",
-                where=recipe.where("compare", "once", number),
-                found=name,
+                recipe.where("compare", "once", number),
+                name,
+                graphs,
                 expected="an arm other than baseline, placebo and oracle",
-                remedy=_one_of(name, graphs),
             )
     for number, pair in enumerate(compare.primary or ()):
         if set(pair) & set(compare.once):
             raise ConfigError(
                 "a primary comparison needs all seeds of both arms",
                 where=recipe.where("compare", "primary", number),
+                expected="arms that run with every seed",
                 found=", ".join(pair),
                 remedy="take the arm out of compare.once",
             )
         for name in pair:
             if name not in graphs:
-                raise ConfigError(
-                    "a primary comparison names no arm",
-                    where=recipe.where("compare", "primary", number),
-                    found=name,
-                    remedy=_one_of(name, graphs),
-                )
+                what = "a primary comparison names no arm"
+                raise unknown(what, recipe.where("compare", "primary", number), name, graphs)
         if pair[0] == pair[1]:
             raise ConfigError(
-                "an arm is compared with itself", where=recipe.where("compare", "primary", number), found=pair[0]
+                "an arm is compared with itself",
+                where=recipe.where("compare", "primary", number),
+                expected="two arms",
+                found=", ".join(pair),
+                remedy="name another arm, or leave the pair out",
             )
     for number, name in enumerate(compare.also):
         if name not in tasks:
-            raise ConfigError(
-                "`also` names Task steps",
-                where=recipe.where("compare", "also", number),
-                found=name,
-                remedy=_one_of(name, tasks),
-            )
+            raise unknown("`also` names Task steps", recipe.where("compare", "also", number), name, tasks)
     _check_tune(recipe, main, metric)
     for number, gate in enumerate(recipe.gates):
         measured = (metric, *compare.also)
@@ -112,17 +110,13 @@ def check_compare(recipe: Recipe, main: "Graph", graphs: Mapping[str, "Graph"]) 
             raise ConfigError(
                 "a gate's step is measured in every arm",
                 where=recipe.where("gates", number, "step"),
+                expected="one of " + ", ".join(measured),
                 found=gate.step,
-                remedy=f"add it to compare.also, or {_one_of(gate.step, measured)}",
+                remedy=f"add it to compare.also, or {suggest(gate.step, measured)}",
             )
         for key, named in (("arm", gate.arm), ("against", gate.against)):
             if named is not None and named not in graphs:
-                raise ConfigError(
-                    f"a gate's {key} is an arm",
-                    where=recipe.where("gates", number, key),
-                    found=named,
-                    remedy=_one_of(named, graphs),
-                )
+                raise unknown(f"a gate's {key} is an arm", recipe.where("gates", number, key), named, graphs)
 
 
 def metric_step(recipe: Recipe, main: "Graph") -> str:
@@ -132,12 +126,8 @@ def metric_step(recipe: Recipe, main: "Graph") -> str:
     if named is None and len(tasks) == 1:
         return tasks[0]
     if named is None or named not in tasks:
-        raise ConfigError(
-            "compare needs the Task step that decides",
-            where=recipe.where("compare", "metric_step"),
-            expected="one of " + (", ".join(tasks) or "(the recipe has no Task step)"),
-            found=named or "none",
-        )
+        what = "compare needs the Task step that decides"
+        raise unknown(what, recipe.where("compare", "metric_step"), named or "none", tasks)
     return named
 
 
@@ -148,24 +138,15 @@ def _check_tune(recipe: Recipe, main: "Graph", metric: str) -> None:
         return
     trainers, tasks = main.of_kind("Trainer"), main.of_kind("Task")
     if tune.step not in trainers:
-        raise ConfigError(
-            "tune.step is a training step",
-            where=recipe.where("compare", "tune", "step"),
-            found=tune.step,
-            remedy=_one_of(tune.step, trainers),
-        )
+        raise unknown("tune.step is a training step", recipe.where("compare", "tune", "step"), tune.step, trainers)
     if tune.on not in tasks:
-        raise ConfigError(
-            "tune.on is a Task step",
-            where=recipe.where("compare", "tune", "on"),
-            found=tune.on,
-            remedy=_one_of(tune.on, tasks),
-        )
+        raise unknown("tune.on is a Task step", recipe.where("compare", "tune", "on"), tune.on, tasks)
     same_rows = main.nodes[tune.on].rows == main.nodes[metric].rows
     if tune.on == metric or same_rows or tune.on in recipe.compare.also:
         raise ConfigError(
             "what is tuned on the data that decides proves nothing",
             where=recipe.where("compare", "tune", "on"),
+            expected="a Task step on rows that no arm is judged by",
             found=f"{tune.on} measures the same rows as {metric}" if same_rows else tune.on,
             remedy="split off development data for tune.on",
         )
@@ -173,11 +154,8 @@ def _check_tune(recipe: Recipe, main: "Graph", metric: str) -> None:
     first = tune.field.partition(".")[0]
     known = type(node.method).model_fields
     if first not in known:
-        raise ConfigError(
-            f"{node.step.use} has no field {first!r}",
-            where=recipe.where("compare", "tune", "field"),
-            remedy=suggest(first, known),
-        )
+        where = recipe.where("compare", "tune", "field")
+        raise unknown(f"{node.step.use} has no field {first!r}", where, first, known)
     from tutelage.runs.components import build_method
 
     for number, value in enumerate(tune.grid):
@@ -214,6 +192,7 @@ def _replaced_step(recipe: Recipe, baseline: str) -> Step:
         f"{baseline} is the baseline of no step",
         where=recipe.where("compare", "baseline"),
         expected="a method named as `baseline` by the card of a step",
+        found=baseline,
         remedy="write the arms out: arms: {name: {step: {use: ...}}}",
     )
 
@@ -238,7 +217,3 @@ def _replacement(recipe: Recipe, step: Step, baseline: str) -> dict[str, Any]:
         rows.append(name)
     dropped = {key: None for key in step.inputs if key not in {n.rstrip("?") for n in card.inputs}}
     return {"use": baseline, "from": rows, "inputs": dropped, **fields}
-
-
-def _one_of(name: str, known: Any) -> str:
-    return suggest(name, known) if known else "add one"

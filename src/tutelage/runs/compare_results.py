@@ -85,7 +85,11 @@ def _chosen(logs_a: Logs, logs_b: Logs, metric: str | None) -> dict[str, str]:
         known = {name for _, name in shared}
         if metric not in known:
             raise ComparisonError(
-                "no task has this metric on both sides", found=metric, remedy=suggest(metric, known)
+                "no task has this metric on both sides",
+                where="metric",
+                expected="one of " + (", ".join(sorted(known)) or "(the two sides share none)"),
+                found=metric,
+                remedy=suggest(metric, known),
             )
         return {task: name for task, name in shared if name == metric}
     if not shared:
@@ -93,6 +97,8 @@ def _chosen(logs_a: Logs, logs_b: Logs, metric: str | None) -> dict[str, str]:
             "the two sides share no task and metric",
             expected="the same task and metric names on both sides",
             found=f"A has {_listed(logs_a)}; B has {_listed(logs_b)}",
+            where="the two sides",
+            remedy="score both on the same task, or rename one",
         )
     by_task: dict[str, list[str]] = {}
     for task, name in shared:

@@ -46,7 +46,11 @@ def _component(value: Any, key: str, where: Place, as_method: bool) -> Any:
         for inner, nested in fields.items():
             if isinstance(nested, Mapping) and "use" in nested:
                 raise ConfigError(
-                    "components nest one level", where=where(f"{key}.{inner}"), remedy="leave the inner one out"
+                    "components nest one level",
+                    where=where(f"{key}.{inner}"),
+                    expected="a plain value",
+                    found=nested,
+                    remedy="leave the inner one out",
                 )
         built = build_method(value["use"], fields, lambda field: where(f"{key}.{field}".rstrip(".")))
         return built if as_method else dict(value)

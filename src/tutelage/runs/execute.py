@@ -15,18 +15,19 @@ from filelock import FileLock, Timeout
 from tutelage.core.errors import (
     EXIT_GATE_FAILED,
     EXIT_PASS,
-    ConfigError,
     Interrupted,
     StoreError,
     TutelageError,
     WaitingForPerson,
+    unknown,
 )
 from tutelage.core.fingerprint import digest
 from tutelage.runs import gates, paths
+from tutelage.runs.checks import check_recipe
 from tutelage.runs.compare import run_comparison
 from tutelage.runs.engine import Engine, Listener
 from tutelage.runs.environment import environment
-from tutelage.runs.graph import build_graph, check_recipe
+from tutelage.runs.graph import build_graph
 from tutelage.runs.ledger import Ledger
 from tutelage.runs.limit import limited
 from tutelage.runs.plan import Plan, plan
@@ -52,7 +53,7 @@ class RunResult:
     def load(self, name: str) -> Any:
         """The Dataset, Model, Result or file list of a step."""
         if name not in self.values:
-            raise ConfigError(f"this run has no step {name!r}", expected=", ".join(self.values))
+            raise unknown(f"this run has no step {name!r}", f"run {self.run_id}", name, self.values)
         return self.values[name].load()
 
     def to_json(self) -> dict[str, Any]:
@@ -187,6 +188,7 @@ def _only_one(recipe: Recipe, workspace: Path) -> Iterator[None]:
         raise StoreError(
             "a second process on the same run",
             where=workspace,
+            expected="one process for a recipe and workspace",
             found=f"process {_pid(holder)} is running {recipe.name}",
             remedy="wait for it, stop it, or use another --workspace",
         ) from None
@@ -194,6 +196,7 @@ def _only_one(recipe: Recipe, workspace: Path) -> Iterator[None]:
         raise StoreError(
             "the workspace cannot be written",
             where=folder,
+            expected="a folder that can be written",
             found=error.strerror,
             remedy="choose another --workspace",
         ) from None

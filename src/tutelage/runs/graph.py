@@ -4,17 +4,15 @@ Building a graph computes nothing and reads no data. A step's references name ea
 so there are no cycles.
 """
 
-import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tutelage import __version__
 from tutelage.core import discovery
 from tutelage.core.card import Card
-from tutelage.core.errors import ConfigError, suggest
+from tutelage.core.errors import ConfigError, unknown
 from tutelage.core.method import Method
-from tutelage.runs.arms import all_arms, check_compare
+from tutelage.runs.arms import all_arms
 from tutelage.runs.components import build_method, component_inputs
 from tutelage.runs.recipe import Recipe, Step
 
@@ -94,47 +92,14 @@ class Graph:
         return self.ancestors(name for name in node.references if name != node.model)
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Everything that can be known to be wrong before anything runs; raises ConfigError."""
-    _check_version(recipe)
-    for name, source in recipe.sources.items():
-        card = _found(recipe, source.use, ("sources", name))
-        if card.kind != "Reader":
-            raise ConfigError(
-                "a source is read by a reader",
-                where=recipe.where("sources", name, "use"),
-                expected="data.read.*",
-                found=source.use,
-            )
-        build_method(source.use, source.fields, _below(recipe, "sources", name))
-    for name, model in recipe.models.items():
-        if not recipe.allow_remote and _is_remote(model.load):
-            raise ConfigError(
-                "a model outside this machine would be sent your text",
-                where=recipe.where("models", name, "load"),
-                found=model.load,
-                remedy="write allow_remote: true into the recipe to permit it",
-            )
-    both = sorted(recipe.sources.keys() & recipe.models.keys())
-    if both:
-        raise ConfigError("a name stands for a source and a model", where=recipe.where("models", both[0]))
-    main = build_graph(recipe)
-    _check_repeat(recipe, main)
-    graphs = {arm: build_graph(recipe, arm) for arm in all_arms(recipe)}
-    check_compare(recipe, main, graphs)
-
-
 def build_graph(recipe: Recipe, arm: str | None = None) -> Graph:
     """The graph of the recipe as written, or of one of its arms."""
     changes: Mapping[str, Mapping[str, Any]] = all_arms(recipe)[arm] if arm is not None else {}
     known = [step.name for step in recipe.steps]
     for name in changes:
         if name not in known:
-            raise ConfigError(
-                f"arm {arm!r} changes a step that does not exist",
-                where=recipe.where("arms", arm or "", name),
-                remedy=suggest(name, known),
-            )
+            what = f"arm {arm!r} changes a step that does not exist"
+            raise unknown(what, recipe.where("arms", arm or "", name), name, known)
     graph = Graph(recipe)
     kinds: dict[str, str] = dict.fromkeys(recipe.sources, "dataset") | dict.fromkeys(recipe.models, "model")
     families: dict[str, list[tuple[Any, str]]] = {}
@@ -144,6 +109,8 @@ def build_graph(recipe: Recipe, arm: str | None = None) -> Graph:
             raise ConfigError(
                 f"the name {step.name!r} is used twice",
                 where=recipe.where(*path, "name"),
+                expected="a name that no source, model or earlier step has",
+                found=step.name,
                 remedy="give every step its own name",
             )
         if step.name in changes:
@@ -163,13 +130,32 @@ def build_graph(recipe: Recipe, arm: str | None = None) -> Graph:
 def _changed(recipe: Recipe, step: Step, change: Mapping[str, Any], arm: str) -> Step:
     path = recipe.where("arms", arm, step.name)
     if not isinstance(change, Mapping):
-        raise ConfigError("an arm gives fields of a step", where=path, expected="{field: value}", found=change)
+        raise ConfigError(
+            "an arm gives fields of a step",
+            where=path,
+            expected="{field: value}",
+            found=change,
+            remedy="write {} for a step that stays as it is",
+        )
     if "name" in change or "foreach" in change:
-        raise ConfigError("an arm cannot rename or multiply a step", where=path)
+        raise ConfigError(
+            "an arm cannot rename or multiply a step",
+            where=path,
+            expected="use, from, model, inputs or fields of the method",
+            found=", ".join(key for key in ("name", "foreach") if key in change),
+            remedy="leave it out of the arm",
+        )
     try:
         return step.merged(change)
     except ValueError as error:
-        raise ConfigError("an arm's change is not valid", where=path, found=str(error).splitlines()[0]) from None
+        expected, found = "keys and values that the step could have", str(error).splitlines()[0]
+        raise ConfigError(
+            "an arm's change is not valid",
+            where=path,
+            expected=expected,
+            found=found,
+            remedy="write it as it would stand in the step",
+        ) from None
 
 
 def _add(
@@ -182,12 +168,13 @@ def _add(
     path: tuple[str | int, ...],
 ) -> None:
     recipe = graph.recipe
-    card = _found(recipe, step.use, path)
+    card = found_card(recipe, step.use, path)
     if card.kind not in GIVES:
         remedy = "readers belong under sources" if card.kind == "Reader" else "give it as a field of another step"
         raise ConfigError(
             f"{step.use} is no step of its own",
             where=recipe.where(*path, "use"),
+            expected="one of " + ", ".join(GIVES),
             found=f"a {card.kind}",
             remedy=remedy,
         )
@@ -195,22 +182,31 @@ def _add(
     def resolve(given: Any, key: str) -> list[str]:
         given = _filled(given, values)
         if not isinstance(given, str):
-            raise ConfigError("a reference is a name", where=recipe.where(*path, key), found=repr(given))
+            raise ConfigError(
+                "a reference is a name",
+                where=recipe.where(*path, key),
+                expected="the name of an earlier step, a source or a model",
+                found=repr(given),
+                remedy="write the name alone",
+            )
         if given in families:
             same = [instance for value, instance in families[given] if value in values.values()]
             return same[:1] or [instance for _, instance in families[given]]
         if given not in kinds:
-            raise ConfigError(
-                f"{given!r} is not an earlier step, a source or a model",
-                where=recipe.where(*path, key),
-                remedy=suggest(given, [*kinds, *families]),
-            )
+            what = f"{given!r} is not an earlier step, a source or a model"
+            raise unknown(what, recipe.where(*path, key), given, [*kinds, *families])
         return [given]
 
     rows = tuple(found for given in step.from_ for found in resolve(given, "from"))
     model = resolve(step.model, "model") if step.model is not None else []
     if len(model) > 1:
-        raise ConfigError("a step has one model", where=recipe.where(*path, "model"), found=", ".join(model))
+        raise ConfigError(
+            "a step has one model",
+            where=recipe.where(*path, "model"),
+            expected="one name",
+            found=", ".join(model),
+            remedy="run the step once for each with `foreach`",
+        )
     for reference in rows:
         _expect(recipe, kinds, reference, "dataset", (*path, "from"), unless=card.kind == "Forecaster")
     for reference in model:
@@ -223,26 +219,35 @@ def _add(
                 raise ConfigError(
                     "an input is a name, a list of names, or {use: method}",
                     where=recipe.where(*path, "inputs", key),
+                    expected="use: the name of a method",
+                    found=given,
+                    remedy="add `use`, or give the name of a step, source or model",
                 )
             inputs[key] = build_method(
                 given["use"],
                 {k: v for k, v in given.items() if k != "use"},
-                _below(recipe, *path, "inputs", key),
+                place_below(recipe, *path, "inputs", key),
             )
         elif isinstance(given, list):
             inputs[key] = [found for item in given for found in resolve(item, f"inputs.{key}")]
         else:
             found = resolve(given, f"inputs.{key}")
             inputs[key] = found[0] if len(found) == 1 else found
-    method = build_method(step.use, _filled(step.fields, values), _below(recipe, *path))
+    method = build_method(step.use, _filled(step.fields, values), place_below(recipe, *path))
     evaluators = {}
     for key, watch in step.evaluators.items():
         inner = (*path, "evaluators", key)
-        if _found(recipe, watch.use, inner).kind != "Task":
-            raise ConfigError("an evaluator is a Task", where=recipe.where(*inner), found=watch.use)
+        if found_card(recipe, watch.use, inner).kind != "Task":
+            raise ConfigError(
+                "an evaluator is a Task",
+                where=recipe.where(*inner),
+                expected="evaluation.*",
+                found=watch.use,
+                remedy="`tutelage methods --room evaluation` lists them",
+            )
         watched = resolve(watch.from_, f"evaluators.{key}.from")
         _expect(recipe, kinds, watched[0], "dataset", (*inner, "from"))
-        task = build_method(watch.use, watch.fields, _below(recipe, *inner))
+        task = build_method(watch.use, watch.fields, place_below(recipe, *inner))
         evaluators[key] = (task, watched[0])
     node = Node(name, step, method, card, rows, model[0] if model else None, inputs, evaluators)
     _check_node(recipe, node, path)
@@ -255,32 +260,44 @@ def _check_node(recipe: Recipe, node: Node, path: tuple[str | int, ...]) -> None
     where = recipe.where(*path)
     # A Task whose card reads nothing brings its own rows (bundled probes, a task file).
     if kind in NEEDS_ROWS and not node.rows and (kind != "Task" or node.card.reads):
-        raise ConfigError(f"step {node.name!r} needs rows", where=where, expected="from: a dataset")
+        raise _lacks(f"step {node.name!r} needs rows", where, "from: a dataset", "from", [])
     if kind in NEEDS_MODEL and node.model is None:
-        raise ConfigError(f"step {node.name!r} needs a model", where=where, expected="model: a name")
-    if node.evaluators and kind != "Trainer":
-        raise ConfigError("only training has evaluators", where=recipe.where(*path, "evaluators"), found=step.use)
-    if step.to is not None and kind != "Writer":
-        raise ConfigError("only a writer has `to`", where=recipe.where(*path, "to"), found=node.step.use)
-    if (step.at is not None) != (kind == "Forecaster"):
-        raise ConfigError(
-            "a forecaster, and nothing else, has `at`", where=recipe.where(*path, "at"), found=step.use
-        )
+        raise _lacks(f"step {node.name!r} needs a model", where, "model: a name", "model", [])
+    for key, owner, written, what in (
+        ("evaluators", "Trainer", bool(node.evaluators), "only training has evaluators"),
+        ("to", "Writer", step.to is not None, "only a writer has `to`"),
+        ("at", "Forecaster", step.at is not None, "a forecaster, and nothing else, has `at`"),
+    ):
+        if written and kind != owner:
+            raise ConfigError(
+                what,
+                where=recipe.where(*path, key),
+                expected=f"`{key}` with a {owner}",
+                found=f"{step.use}, a {kind}",
+                remedy=f"leave `{key}` out",
+            )
+    if kind == "Forecaster" and step.at is None:
+        raise _lacks("a forecaster, and nothing else, has `at`", where, "at: the point of the forecast", "at", [])
     known = {**node.card.inputs, **component_inputs(node.method)}
     plain = {name.rstrip("?") for name in known}
     for name in node.inputs:
         if name not in plain:
-            raise ConfigError(
-                f"{step.use} takes no input {name!r}",
-                where=recipe.where(*path, "inputs", name),
-                remedy=suggest(name, plain) if plain else "leave it out",
-            )
+            raise unknown(f"{step.use} takes no input {name!r}", recipe.where(*path, "inputs", name), name, plain)
     given = {*node.inputs, *(MAIN_MODEL if node.model else ())}
     for name, purpose in known.items():
         if not name.endswith("?") and name not in given:
-            raise ConfigError(
-                f"step {node.name!r} lacks the input {name!r}", where=where, expected=f"{name}: {purpose}"
-            )
+            what, key = f"step {node.name!r} lacks the input {name!r}", f"inputs: {{{name}: ...}}"
+            raise _lacks(what, where, f"{name}: {purpose}", key, node.inputs)
+
+
+def _lacks(what: str, where: str, expected: str, key: str, given: Iterable[str]) -> ConfigError:
+    return ConfigError(
+        what,
+        where=where,
+        expected=expected,
+        found=", ".join(given) or "none",
+        remedy=f"add `{key}` to the step; see `tutelage explain` of its method",
+    )
 
 
 def _expect(
@@ -298,6 +315,7 @@ def _expect(
             where=recipe.where(*path),
             expected=f"one of {', '.join(fitting) or 'none so far'}",
             found=f"a {kinds[name]}",
+            remedy=f"name a {kind}" if fitting else f"add a {kind} before this step",
         )
 
 
@@ -310,78 +328,20 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     return [_filled(item, values) for item in value] if isinstance(value, list) else value
 
 
-def _below(recipe: Recipe, *path: str | int) -> Callable[[str], str]:
+def place_below(recipe: Recipe, *path: str | int) -> Callable[[str], str]:
     """Names the place of a field below `path`."""
     return lambda field: recipe.where(*path, *(field.split(".") if field else ()))
 
 
-def _found(recipe: Recipe, name: str, path: tuple[str | int, ...]) -> Card:
+def found_card(recipe: Recipe, name: str, path: tuple[str | int, ...]) -> Card:
+    """The card of a method that the recipe names at `path`."""
     try:
         return discovery.find(name)
     except ConfigError as error:
-        raise ConfigError(error.what, where=recipe.where(*path, "use"), remedy=error.remedy) from None
-
-
-def _check_repeat(recipe: Recipe, graph: Graph) -> None:
-    if recipe.repeat is None:
-        return
-    outside = {**dict.fromkeys(recipe.sources, "dataset"), **dict.fromkeys(recipe.models, "model")}
-    for name, step in recipe.repeat.carry.items():
-        where = recipe.where("repeat", "carry", name)
-        if name not in outside:
-            raise ConfigError("only a source or a model is carried", where=where, remedy=suggest(name, outside))
-        if step not in graph.nodes:
-            raise ConfigError(f"there is no step {step!r}", where=where, remedy=suggest(step, graph.nodes))
-        if graph.nodes[step].gives != outside[name]:
-            raise ConfigError(
-                "a carried name changes its kind",
-                where=where,
-                expected=outside[name],
-                found=graph.nodes[step].gives,
-            )
-    until = recipe.repeat.until
-    if until is not None:
-        where = recipe.where("repeat", "until")
-        if (until.below is None) == (until.above is None):
-            raise ConfigError("`until` has exactly one of below, above", where=where)
-        if until.metric not in graph.of_kind("Task"):
-            raise ConfigError(
-                "`until` names a Task step",
-                where=where,
-                found=until.metric,
-                remedy=suggest(until.metric, graph.of_kind("Task") or ["(there is none)"]),
-            )
-
-
-def _is_remote(load: str) -> bool:
-    parts = urllib.parse.urlsplit(load)
-    return parts.scheme in ("http", "https") and parts.hostname not in ("localhost", "127.0.0.1", "::1")
-
-
-def _check_version(recipe: Recipe) -> None:
-    wanted = recipe.require_version
-    if wanted is None:
-        return
-
-    def numbers(version: str) -> tuple[int, ...]:
-        return tuple(int(part) for part in version.split(".") if part.isdigit())
-
-    operator = ">=" if wanted.startswith(">=") else "=="
-    bare = wanted.removeprefix(">=").removeprefix("==").strip()
-    if not numbers(bare):
         raise ConfigError(
-            "require_version is not a version",
-            where=recipe.where("require_version"),
-            expected=">=0.1",
-            found=wanted,
-        )
-    ours = numbers(__version__)
-    fine = ours >= numbers(bare) if operator == ">=" else ours == numbers(bare)
-    if not fine:
-        raise ConfigError(
-            "this recipe asks for another version of tutelage",
-            where=recipe.where("require_version"),
-            expected=wanted,
-            found=__version__,
-            remedy="install that version, or change require_version",
-        )
+            error.what,
+            where=recipe.where(*path, "use"),
+            expected=error.expected,
+            found=error.found,
+            remedy=error.remedy,
+        ) from None

@@ -200,7 +200,11 @@ class Ledger:
         known = [run["run_id"] for run in self.runs()]
         if not known:
             raise InputError(
-                "no run has been recorded", where=self.file, remedy="run a recipe with this --workspace first"
+                "no run has been recorded",
+                where=self.file,
+                expected="at least one run",
+                found="an empty ledger",
+                remedy="run a recipe with this --workspace first",
             )
         if run_id == "latest":
             return known[0]
@@ -211,7 +215,13 @@ class Ledger:
             what = (
                 f"there is no run {run_id!r}" if not matching else f"{run_id!r} is the beginning of several runs"
             )
-            raise InputError(what, where=self.file, remedy=suggest(run_id, matching or known))
+            raise InputError(
+                what,
+                where=self.file,
+                expected="`latest`, or the id of a run or its beginning",
+                found=run_id,
+                remedy=suggest(run_id, matching or known),
+            )
         return matching[0]
 
     # -- the file -----------------------------------------------------------------------------------------
@@ -245,7 +255,11 @@ class Ledger:
     def _read(self) -> Iterator[sqlite3.Connection]:
         if not self.file.exists():
             raise InputError(
-                "there is no ledger", where=self.file, remedy="run a recipe with this --workspace first"
+                "there is no ledger",
+                where=self.file,
+                expected="a workspace in which a recipe ran",
+                found="no such file",
+                remedy="run a recipe with this --workspace first",
             )
         try:
             db = sqlite3.connect(self.file, timeout=30)

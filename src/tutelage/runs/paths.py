@@ -136,7 +136,13 @@ def tree_hash(path: Path, inside: list[Path], allow_outside: bool) -> str:
         try:
             digest.update_mmap(file)
         except OSError as error:
-            raise InputError("a file cannot be read", where=file, found=error.strerror) from None
+            raise InputError(
+                "a file cannot be read",
+                where=file,
+                expected="a readable file",
+                found=error.strerror,
+                remedy="check its permissions",
+            ) from None
     return digest.hexdigest(length=16)
 
 

@@ -76,7 +76,7 @@ class Plan:
 
 def plan(recipe: Recipe, workspace: str | Path = ".", *, limit: int | None = None) -> Plan:
     """The plan of a run; reads the store and the ledger, hashes sources, loads models, computes no step."""
-    from tutelage.runs.graph import check_recipe
+    from tutelage.runs.checks import check_recipe
     from tutelage.runs.limit import limited
 
     check_recipe(recipe)

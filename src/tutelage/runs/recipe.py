@@ -1,7 +1,7 @@
 """A recipe: a flat list of named steps over named sources and models, as a frozen record.
 
 `load_recipe` reads one from YAML, `Recipe(...)` builds the same from Python; both are checked whole before
-anything runs (see `runs.graph`). Nothing is computed in a recipe: a value is a value, and a reference is the name
+anything runs (see `runs.checks`). Nothing is computed in a recipe: a value is a value, and a reference is the name
 of an earlier step, a source or a model.
 """
 
@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from tutelage.core.errors import ConfigError, suggest
+from tutelage.core.errors import ConfigError
 from tutelage.core.records import Budget, Record
 from tutelage.runs import _yaml
+from tutelage.runs._overrides import override
+from tutelage.runs._recipe_errors import place, recipe_error
 
 Axis = Literal["equal_total_flops", "equal_tokens", "equal_seconds", "none"]
 RESERVED = ("name", "use", "from", "model", "inputs", "evaluators", "foreach", "to", "at")
@@ -237,7 +239,7 @@ class Recipe(_Strict):
             super().__init__(**given)
         except ValidationError as error:
             # The cause is kept: `load_recipe` reports it again with the file's lines.
-            raise recipe_error(error, "recipe", {}) from error
+            raise recipe_error(Recipe, error, "recipe", {}) from error
 
     @property
     def folder(self) -> Path:
@@ -289,7 +291,7 @@ def load_recipe(
     `limit` makes it small (see `limited`); `allow_remote_code` is written into every model of it. Raises
     ConfigError with the line where the file is wrong.
     """
-    from tutelage.runs.graph import check_recipe
+    from tutelage.runs.checks import check_recipe
     from tutelage.runs.limit import limited
 
     file = Path(path)
@@ -300,14 +302,15 @@ def load_recipe(
             where=file,
             expected="name, sources, models, steps",
             found=type(value).__name__,
+            remedy="`tutelage init` writes one to start from",
         )
-    for override in overrides:
-        _override(value, override)
+    for change in overrides:
+        override(value, change, Recipe.model_fields)
     try:
         recipe = Recipe.model_validate(value)
     except ConfigError as error:
         if isinstance(error.__cause__, ValidationError):
-            raise recipe_error(error.__cause__, str(file), lines) from None
+            raise recipe_error(Recipe, error.__cause__, str(file), lines) from None
         raise
     recipe._lines, recipe._file = lines, str(file)
     if allow_remote_code:
@@ -319,53 +322,6 @@ def load_recipe(
     return recipe if limit is None else limited(recipe, limit)
 
 
-def place(path: Sequence[str | int], file: str, lines: Mapping[tuple[str | int, ...], int]) -> str:
-    """Where `path` is in the file, with the line of its closest known ancestor."""
-    known = tuple(path)
-    while known and known not in lines:
-        known = known[:-1]
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-    line = f", line {lines[known]}" if known and known in lines else ""
-    return f"{file}{line}: {text}" if text else f"{file}{line}"
-
-
-def recipe_error(error: ValidationError, file: str, lines: Mapping[tuple[str | int, ...], int]) -> ConfigError:
-    """Pydantic's first complaint about a recipe, with its line and a suggestion."""
-    first = error.errors()[0]
-    path = tuple(part for part in first["loc"])
-    where = place(path, file, lines)
-    if first["type"] == "extra_forbidden":
-        owner = _record_at(path[:-1])
-        known = {f.alias or n for n, f in owner.model_fields.items()} if owner else set()
-        return ConfigError(f"unknown recipe key {path[-1]!r}", where=where, remedy=suggest(str(path[-1]), known))
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        return ConfigError(f"a recipe lacks {path[-1]!r}", where=where, expected=f"a value for {path[-1]!r}")
-    return ConfigError(
-        "a recipe value is not valid", where=where, expected=message, found=repr(first.get("input"))[:200]
-    )
-
-
-def _record_at(path: Sequence[str | int]) -> type[BaseModel] | None:
-    records: dict[str, type[BaseModel]] = {
-        "sources": Source,
-        "models": ModelSpec,
-        "repeat": Repeat,
-        "until": Until,
-        "compare": Compare,
-        "tune": Tune,
-        "gates": Gate,
-        "foreach": Foreach,
-        "steps": Step,
-        "evaluators": Watch,
-        "budget": Budget,
-    }
-    for part in reversed(path):
-        if part in records:
-            return records[str(part)]
-    return Recipe
-
-
 def _gather(given: Any, own: Sequence[str]) -> Any:
     """Split a flat mapping into the record's own keys and `fields`."""
     if not isinstance(given, Mapping):
@@ -375,42 +331,3 @@ def _gather(given: Any, own: Sequence[str]) -> Any:
     if fields:
         mine["fields"] = {**mine.get("fields", {}), **fields}
     return mine
-
-
-def _override(recipe: dict[str, Any], text: str) -> None:
-    """Apply one `a.b=c` to the plain recipe, in place; the value is read as YAML."""
-    name, sign, raw = text.partition("=")
-    parts = name.strip().split(".")
-    if not sign or not all(parts):
-        raise ConfigError("an override is not key=value", where=text, expected="trained.learning_rate=1e-4")
-    value, _ = _yaml.parse(raw, f"--set {text}")
-    steps: dict[str, Any] = {str(s.get("name")): s for s in recipe.get("steps") or [] if isinstance(s, dict)}
-    if parts[0] == "steps" and len(parts) > 1:
-        parts = parts[1:]
-        if parts[0] not in steps:
-            raise ConfigError(
-                f"there is no step {parts[0]!r}", where=f"--set {text}", remedy=suggest(parts[0], steps)
-            )
-    target: Any = steps.get(parts[0], recipe)
-    if target is not recipe:
-        parts = parts[1:]
-    elif parts[0] not in {f.alias or n for n, f in Recipe.model_fields.items()}:
-        known = [*steps, *Recipe.model_fields]
-        raise ConfigError(
-            f"nothing is called {parts[0]!r}", where=f"--set {text}", remedy=suggest(parts[0], known)
-        )
-    if not parts:
-        raise ConfigError("an override names a whole step", where=f"--set {text}", expected="step.field=value")
-    for part in parts[:-1]:
-        if isinstance(target, list) and part.isdigit() and int(part) < len(target):
-            target = target[int(part)]
-            continue
-        if not isinstance(target, dict):
-            raise ConfigError("an override goes through a plain value", where=f"--set {text}", found=part)
-        target = target.setdefault(part, {})
-    if isinstance(target, list) and parts[-1].isdigit() and int(parts[-1]) < len(target):
-        target[int(parts[-1])] = value
-    elif isinstance(target, dict):
-        target[parts[-1]] = value
-    else:
-        raise ConfigError("an override goes through a plain value", where=f"--set {text}", found=parts[-1])

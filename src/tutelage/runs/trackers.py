@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from tutelage.core.errors import ConfigError, suggest
+from tutelage.core.errors import ConfigError, unknown
 from tutelage.runs.recipe import Recipe
 
 Listener = Callable[[Mapping[str, Any]], None]
@@ -32,7 +32,8 @@ def _module(name: str, extra: str) -> Any:
         raise ConfigError(
             f"report_to: {extra} needs a package that is not installed",
             where="report_to",
-            expected=name,
+            expected=f"the package {name}",
+            found="none",
             remedy=f"pip install 'tutelage[{extra}]', or leave report_to out",
         ) from None
 
@@ -109,11 +110,8 @@ def tracked(recipe: Recipe, workspace: Path, run_id: str, listener: Listener | N
         yield heard
         return
     if recipe.report_to not in TRACKERS:
-        raise ConfigError(
-            f"unknown tracker {recipe.report_to!r}",
-            where=recipe.where("report_to"),
-            remedy=suggest(recipe.report_to, [*TRACKERS, "none"]),
-        )
+        what, known = f"unknown tracker {recipe.report_to!r}", [*TRACKERS, "none"]
+        raise unknown(what, recipe.where("report_to"), recipe.report_to, known)
     tracker = TRACKERS[recipe.report_to](workspace)
     tracker.start(run_id, recipe.flat())
     count = 0

@@ -135,6 +135,7 @@ def joined(node: Node, datasets: Sequence[Dataset]) -> Dataset:
             error.what,
             where=f"step {node.name!r}, from {', '.join(node.rows)}: {error.where}",
             expected=error.expected,
+            found=error.found,
             remedy=error.remedy,
         ) from None
 
