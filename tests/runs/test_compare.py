@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from toy.toy_methods.training import toy_fit
-from tutelage.core.errors import ConfigError, Interrupted
+from tutelage.core.errors import ConfigError, Interrupted, TrainingError
 from tutelage.runs import Ledger, plan, resume, run
 
 SCORED = {"name": "scored", "use": "signals.toy_score", "from": "pool"}
@@ -296,8 +296,28 @@ class TestTune:
         row = arm(comparison(bed, steps=list(self.STEPS), tune=tune), "random")
         assert [trial["estimate"] is None for trial in row["trials"]] == [True, False]
         assert row["tuned"] == {"trained.diverges": False}
+        # 30 tokens until it broke down, then 50 tokens and 20 items.
+        assert flops(row["search"]) == 30 * 6 + 50 * 6 + 20 and row["search"]["trials"] == 2
         none_left = comparison(bed, steps=list(self.STEPS), tune={**tune, "grid": [True]})
         assert "no point of the search" in arm(none_left, "random")["failed"]
+
+    @pytest.mark.parametrize(("again", "trained"), [(True, 0), (False, 3)])
+    def test_a_failed_point_is_not_trained_again_when_it_would_fail_again(self, bed, again, trained):
+        steps = [SCORED, CHOSEN, {**TRAINED, "again": again}, RESULT, DEV]
+        tune = {**TUNE, "field": "diverges", "grid": [True, False]}
+        first = comparison(bed, steps=steps, tune=tune)
+        toy_fit.TRAINED_ROWS.clear()
+        second = comparison(bed, steps=steps, tune=tune)
+        assert len(toy_fit.TRAINED_ROWS) == trained, "one failed point for each of three arms"
+        for name in ("random", "good"):
+            assert arm(first, name)["trials"] == arm(second, name)["trials"]
+            assert arm(first, name)["search"] == arm(second, name)["search"]
+
+    def test_outside_a_comparison_a_failed_training_is_tried_again(self, bed):
+        for _ in range(2):
+            with pytest.raises(TrainingError, match="not finite"):
+                bed.run(bed.recipe(steps=[SCORED, CHOSEN, {**TRAINED, "diverges": True}, RESULT]))
+        assert toy_fit.TRAINED_ROWS == [-1, -1]
 
 
 def test_repeat_within_arms_spends_the_budget_over_the_rounds(bed):
@@ -347,10 +367,19 @@ def test_a_comparison_that_is_interrupted_goes_on(bed):
     assert Ledger(bed.folder).run()["declared"] == declared, "the declaration stands from the first start"
 
 
-class TestOnce:
-    def test_such_an_arm_runs_one_seed_and_is_in_no_pair_of_claims(self, bed):
+class TestFirstSeeds:
+    def test_an_arm_with_fewer_runs_is_compared_over_them(self, bed):
+        full = comparison(bed, seeds=[0, 1, 2, 3])
+        result = comparison(bed, seeds=[0, 1, 2, 3], first_seeds={"good": 3})
+        assert arm(result, "good")["seeds"] == [0, 1, 2] and arm(result, "random")["seeds"] == [0, 1, 2, 3]
+        found = pair(result, "good - random")["comparison"]
+        assert found["n_seeds"] == 3 and pair(full, "good - random")["comparison"]["n_seeds"] == 4
+        three = comparison(bed, seeds=[0, 1, 2])
+        assert found["estimate"] == pytest.approx(pair(three, "good - random")["comparison"]["estimate"])
+
+    def test_an_arm_with_one_runs_one_seed_and_is_in_no_pair_of_claims(self, bed):
         gate = {"name": "no harm", "step": "result", "arm": "fake", "against": "base", "no_harm": 10.0}
-        result = comparison(bed, once=["fake"], gates=[gate])
+        result = comparison(bed, first_seeds={"fake": 1}, gates=[gate])
         assert arm(result, "fake")["seeds"] == [0]
         assert arm(result, "good")["seeds"] == [0, 1, 2]
         assert [row["name"] for row in result.comparison["pairs"] if "fake" in row["name"]] == []
@@ -360,12 +389,13 @@ class TestOnce:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"once": ["random"]}, "no claim"),
-            ({"once": ["fakes"]}, "no claim"),
-            ({"once": ["fake"], "primary": [["fake", "random"]]}, "all seeds"),
+            ({"first_seeds": {"random": 1}}, "fewer runs"),
+            ({"first_seeds": {"fakes": 1}}, "fewer runs"),
+            ({"first_seeds": {"fake": 4}}, "more seeds than there are"),
+            ({"first_seeds": {"fake": 1}, "primary": [["fake", "random"]]}, "more than one seed"),
         ],
     )
-    def test_claims_need_all_seeds(self, bed, settings, message):
+    def test_claims_need_several_seeds(self, bed, settings, message):
         with pytest.raises(ConfigError, match=message):
             comparison(bed, **settings)
 

@@ -10,13 +10,14 @@ the metric is sum(score*weight) / sum(weight).
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tutelage.core.errors import InputError, suggest
@@ -168,6 +169,11 @@ class ItemLog:
     def seeds(self) -> tuple[int, ...]:
         """The training seeds in the log; empty for a system without training randomness."""
         return tuple(sorted(seed for seed in self._table["train_seed"].unique().to_pylist() if seed is not None))
+
+    def of_seeds(self, seeds: Collection[int]) -> "ItemLog":
+        """The rows of the runs with these training seeds."""
+        wanted = pc.is_in(self._table.column("train_seed"), pa.array(sorted(seeds), pa.int64()))
+        return ItemLog(self._table.filter(wanted), self.metadata)
 
     @property
     def status_counts(self) -> dict[str, int]:

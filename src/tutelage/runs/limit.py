@@ -21,7 +21,7 @@ def limited(recipe: Recipe, rows: int) -> Recipe:
     if recipe.repeat is not None:
         changes["repeat"] = recipe.repeat.model_copy(update={"times": min(recipe.repeat.times, 2)})
     if recipe.compare is not None:
-        update: dict[str, Any] = {"seeds": recipe.compare.seeds[:1], "budget": None}
+        update: dict[str, Any] = {"seeds": recipe.compare.seeds[:1], "first_seeds": {}, "budget": None}
         tune = recipe.compare.tune
         if tune is not None:
             budget = Budget(**_small_budget(tune.budget.model_dump(exclude_none=True), rows))

@@ -228,7 +228,7 @@ def _pairs(
     wanted: list[tuple[str, str]] = [(a, b) for a, b in primary]
     for other in (settings.baseline, settings.placebo):
         wanted += [
-            (name, other) for name in arms if other is not None and name != other and name not in settings.once
+            (name, other) for name in arms if other is not None and name != other and name not in settings.single
         ]
     seen = dict.fromkeys(wanted)
     # A pair and its mirror say the same thing once.
@@ -241,7 +241,12 @@ def _compared(
     if (a, step) not in logs or (b, step) not in logs:
         return None
     direction: Any = arms[a].results[step].direction
-    return compare(logs[a, step], logs[b, step], direction=direction)
+    one, other = logs[a, step], logs[b, step]
+    # Runs are paired seed by seed: where one arm has fewer, the other's further runs have no partner.
+    shared = set(arms[a].seeds) & set(arms[b].seeds)
+    if shared:
+        one, other = one.of_seeds(shared), other.of_seeds(shared)
+    return compare(one, other, direction=direction)
 
 
 def _cost(settings: Compare, a: ArmRow, b: ArmRow) -> tuple[CostCheck | None, str]:
