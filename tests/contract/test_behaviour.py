@@ -49,6 +49,7 @@ def make_rows(count=24):
                 "label": ("a", "b")[number % 2],
                 "score": float(rng.normal()),
                 "vector": rng.normal(size=4).tolist(),
+                "replay": number % 3 == 0,
                 "n_tokens": len(text.split()),
                 "contaminated": number % 5 == 0,
                 "duplicate_of": None if number % 6 else "row-00",
@@ -239,7 +240,7 @@ def test_a_changed_field_changes_the_cache_key(name):
     changed = 0
     for field in type(method).model_fields:
         value = getattr(method, field)
-        other = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v * 0.5 + 0.01}.get(type(value))
+        other = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v * 0.5 + 0.0123}.get(type(value))
         if other is None:
             continue
         try:

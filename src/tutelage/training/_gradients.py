@@ -1,7 +1,7 @@
 """The gradient of one optimiser step, micro-batch by micro-batch, and measurements that leave no trace on it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +12,14 @@ from tutelage.models.packing import TokenBatch
 from tutelage.training import _checkpoint as checkpoints
 from tutelage.training._optim import Optimizer
 
-Evaluator = tuple[str, Callable[[Any], Mapping[str, float]]]
+
+class Watcher(Protocol):
+    """An evaluator that looks at where in the run it is asked."""
+
+    def watch(self, model: Any, share: float) -> Mapping[str, float]: ...
+
+
+Evaluator = tuple[str, Callable[[Any], Mapping[str, float]] | Watcher]
 
 
 def accumulate(
@@ -45,17 +52,24 @@ def recompute_activations(model: Any) -> None:
     model.base_module.enable_input_require_grads()
 
 
-def measure(model: Any, evaluators: Sequence[Evaluator]) -> tuple[dict[str, float], Cost]:
-    """Metrics as `<name>/<metric>` and their cost, in evaluation mode; random states are put back."""
+def measure(model: Any, evaluators: Sequence[Evaluator], share: float) -> tuple[dict[str, float], Cost]:
+    """Metrics as `<name>/<metric>` and their cost, in evaluation mode; random states are put back. An evaluator
+    with a method `watch` is also told the spent share of the budget."""
     random, paid = checkpoints.random_state(), model.meter.cost
     model.module.eval()
     try:
         found = {
             f"{name}/{metric}": float(value)
             for name, evaluator in evaluators
-            for metric, value in evaluator(model).items()
+            for metric, value in _ask(evaluator, model, share).items()
         }
     finally:
         model.module.train()
         checkpoints.set_random_state(random)
     return found, model.meter.since(paid)
+
+
+def _ask(
+    evaluator: Callable[[Any], Mapping[str, float]] | Watcher, model: Any, share: float
+) -> Mapping[str, float]:
+    return evaluator(model) if callable(evaluator) else evaluator.watch(model, share)

@@ -1,5 +1,6 @@
 """The frozen records of the loop: how it runs and what it did."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,9 @@ class Fit(Record):
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
+REQUESTS = ("rate_factor", "stop", "raise_replay", "warn")
+
+
 @dataclass
 class Counters:
     """What the loop counts; JSON in the checkpoint."""
@@ -71,3 +75,14 @@ class Counters:
     micro_tokens: int = 0
     halved: bool = False
     ended: bool = False
+    rate_factor: float = 1.0
+
+    def obey(self, found: Mapping[str, float]) -> list[str]:
+        """Do what evaluators ask for, and say so: `<name>/rate_factor` multiplies the learning rate from here on,
+        `<name>/stop` ends the run; `<name>/raise_replay` (for the sampler) and `<name>/warn` are only said."""
+        asked = {name: value for name, value in found.items() if name.rpartition("/")[2] in REQUESTS}
+        for name, value in asked.items():
+            if name.endswith("/rate_factor"):
+                self.rate_factor *= value
+            self.ended |= name.endswith("/stop") and value > 0
+        return [f"{name} {value:g}" for name, value in asked.items()]

@@ -59,7 +59,8 @@ def fit(
     `settings.checkpoint_seconds` and at the end, and with `resume` a run continues from the newest complete
     checkpoint; one made with another `identity` (whatever the caller says must be equal: configuration, data,
     model) is refused. `evaluators` are (name, callable: model -> metrics); their random numbers do not disturb
-    training. Raises TrainingError (non-finite loss, nothing to learn, no memory, full disk) and Interrupted.
+    training. Raises Interrupted and TrainingError (non-finite loss, nothing to learn, no memory, full disk), which
+    carries the cost until then.
     """
     random = checkpoints.random_state()
     run = _Run(model, dataset, sampler, objective, schedule, budget, settings or Settings(), update_rule, seed)
@@ -69,6 +70,9 @@ def fit(
         model.module.train()
         with Progress(progress, on_event) as run.progress, Interruptible() as run.guard:
             run.loop()
+    except TrainingError as error:
+        error.cost = run.cost()
+        raise
     finally:
         run.consumed.close()
         model.module.eval()
@@ -236,14 +240,17 @@ class _Run:
         share = self.share()
         due = sum(point <= share + 1e-12 for point in sorted(self.settings.evaluate_at))
         if self.evaluators and due > self.at.evaluated:
-            found, paid = measure(self.model, self.evaluators)
+            found, paid = measure(self.model, self.evaluators, share)
             with self.guard.deferred():
                 self.metered, self.evaluation_cost = self.metered + paid, self.evaluation_cost + paid
                 self.history.append({"step": self.at.step, "tokens": self.at.tokens, "share": share, **found})
                 self.draws.update({f"eval/{name}": value for name, value in found.items()})
+                asked = self.at.obey(found)
                 self.at.evaluated = due
                 self.boundary = self.capture()
             self.progress.emit("evaluation", **self.history[-1])
+            for message in asked:
+                self.progress.emit("warning", message=f"{message} at step {self.at.step}")
         points = sorted(self.settings.keep_at)
         due = sum(point <= share + 1e-12 for point in points)
         if self.folder is not None and due > self.at.kept:
@@ -353,7 +360,7 @@ class _Run:
                 norm = self.optimizer.finish(divisor, self.settings.clip)
                 if not math.isfinite(norm):
                     raise self.broken("gradient", step.ids)
-                rate = self.optimizer.step(self.schedule.multiplier(seen, horizon))
+                rate = self.optimizer.step(self.schedule.multiplier(seen, horizon) * self.at.rate_factor)
                 self.update.after_step(self.model, self.optimizer.weights)
                 self.optimizer.publish()
             else:
