@@ -124,8 +124,7 @@ def test_a_file_that_cannot_be_read(bed, capfd, kind):
     refused(tutelage(capfd, "inspect", bed / name), *facts[:1])
 
 
-def test_a_torn_line_can_be_set_aside_and_is_shown(bed, capfd, monkeypatch):
-    monkeypatch.chdir(bed)  # a folder of this name elsewhere would come first
+def test_a_torn_line_can_be_set_aside_and_is_shown(bed, capfd):
     (bed / "a.jsonl").write_bytes(FILES["torn last line"][1])
     recipe = one_step(bed, "a.jsonl, use: data.read.jsonl, on_error: quarantine")
     assert tutelage(capfd, "run", recipe, "-w", bed).code == 0

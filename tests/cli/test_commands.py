@@ -172,6 +172,25 @@ def test_a_seed_changes_what_is_drawn_and_a_set_one_repeats_it(here, capfd):
     assert not set(drawn(1)) & set(drawn(2))
 
 
+def test_inspect_takes_the_step_where_a_workspace_is_given_and_says_so(project, tmp_path, monkeypatch, capfd):
+    """A folder and a step have one name: neither is taken in silence."""
+    (tmp_path / "chosen").mkdir()
+    (tmp_path / "chosen" / "a.txt").write_text("only one row here", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    path = tutelage(capfd, "inspect", "chosen", "--json")
+    assert path.json()["rows"] == 1 and path.err == "", "there is no run here"
+    step = tutelage(capfd, "inspect", "chosen", "-w", project, "--json")
+    assert step.json()["rows"] == 20
+    assert step.err == f"chosen: showing the step of the run, not the path (which is {tmp_path / 'chosen'})\n"
+    plain = tutelage(capfd, "inspect", "./chosen", "-w", project, "--json")
+    assert plain.json()["rows"] == 1 and plain.err == ""
+    shutil.copytree(project / ".tutelage", tmp_path / ".tutelage")
+    both = tutelage(capfd, "inspect", "chosen", "--json")
+    assert both.json()["rows"] == 1
+    assert both.err == "chosen: showing the path, not the step of the run (which --workspace asks for)\n"
+    assert tutelage(capfd, "inspect", "chosen", "-w", ".", "--json").json()["rows"] == 20
+
+
 def test_inspect_a_file_a_step_and_a_row(here, capfd):
     shown = tutelage(capfd, "inspect", "chosen", "--rows", 2, "--json").json()
     assert shown["rows"] == 20 and len(shown["shown"]) == 2

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli._options import AllowRemoteCode, AsJson, Workspace, workspace_or_here
-from tutelage.cli._output import plain, print_json
+from tutelage.cli._output import note, plain, print_json
 from tutelage.core.errors import InputError, suggest
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def inspect_command(
     as_json: AsJson = False,
 ) -> None:
     """Show rows as they are trained on, with counts of what was dropped and why."""
-    found = open_data(data, run_id, workspace_or_here(workspace))
+    found = open_data(data, run_id, workspace)
     facts = describe(found, row_id)
     shown = [row for row in found.rows() if row_id is None or row["id"] == row_id][: rows if row_id is None else 1]
     rendered = []
@@ -43,34 +43,61 @@ def inspect_command(
     _print(facts, shown, rendered)
 
 
-def open_data(name: str, run_id: str, workspace: Path) -> "Dataset":
-    """A saved dataset, raw data through its reader, or a step's dataset from the ledger."""
-    from tutelage.core.dataset import MANIFEST, Dataset
+def open_data(name: str, run_id: str, workspace: Path | None) -> "Dataset":
+    """A saved dataset, raw data through its reader, or a step's dataset from the ledger.
 
-    path = Path(name)
-    if (path / MANIFEST).is_file():
-        return Dataset.open(path)
+    Where a path and a step have one name, the step is meant if a workspace was given, and it is said which.
+    """
+    path, folder = Path(name), workspace_or_here(workspace)
+    steps = _steps(run_id, folder, required=not path.exists())
+    if path.exists() and name in steps:
+        if workspace is not None:
+            note(f"{name}: showing the step of the run, not the path (which is {path.resolve()})")
+            return _rows_of(name, steps, folder)
+        note(f"{name}: showing the path, not the step of the run (which --workspace asks for)")
     if path.exists():
+        from tutelage.core.dataset import MANIFEST, Dataset
         from tutelage.core.discovery import build
 
+        if (path / MANIFEST).is_file():
+            return Dataset.open(path)
         return build("data.read.auto").read(name)  # type: ignore[attr-defined]
+    return _rows_of(name, steps, folder)
+
+
+def _steps(run_id: str, workspace: Path, required: bool) -> dict[str, dict[str, Any]]:
+    """The steps of the run that made rows, by name; none where there is no run and none is required."""
+    from tutelage.runs.ledger import Ledger
+
+    ledger = Ledger(workspace)
+    if not required and not (ledger.file.exists() and ledger.runs()):
+        return {}
+    made_rows = ("Reader", "Scorer", "Transform")
+    return {step["step"]: step for step in ledger.run(run_id)["steps"] if step["kind"] in made_rows}
+
+
+def _rows_of(name: str, steps: dict[str, dict[str, Any]], workspace: Path) -> "Dataset":
     from tutelage.core.store import Store
     from tutelage.runs import payload
-    from tutelage.runs.ledger import Ledger
     from tutelage.runs.paths import STATE
 
-    made_rows = ("Reader", "Scorer", "Transform")
-    steps = {step["step"]: step for step in Ledger(workspace).run(run_id)["steps"] if step["kind"] in made_rows}
     if name not in steps:
         raise InputError(
             f"{name!r} is neither a file nor a step that made rows",
             where=workspace,
             expected="a file, a folder, or a source or step of the run",
+            found=name,
             remedy=suggest(name, steps) if steps else "check the path; the run has made no rows",
         )
     artifact = Store(workspace / STATE / "store").get(steps[name]["key"])
     if artifact is None:
-        raise InputError(f"the rows of step {name!r} were removed", remedy="run the recipe again")
+        raise InputError(
+            f"the rows of step {name!r} were removed",
+            where=workspace,
+            expected="its artifact in the store",
+            found="none",
+            remedy="run the recipe again",
+        )
     return payload.load_dataset(artifact.path)
 
 
