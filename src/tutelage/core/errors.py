@@ -6,6 +6,10 @@ bug and exits with 1. Exit codes are part of the interface (see `docs/guide/trou
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tutelage.core.records import Cost
 
 EXIT_PASS = 0
 EXIT_CRASH = 1
@@ -72,7 +76,27 @@ class StoreError(TutelageError):
 
 
 class TrainingError(TutelageError):
-    """Training cannot go on: non-finite loss, nothing to learn from, a broken checkpoint."""
+    """Training cannot go on: non-finite loss, nothing to learn from, a broken checkpoint.
+
+    `repeats` says that the same training would end in the same way again, `cost` what was spent until then (None
+    where nobody counted); an executor adds to `charges` what every step up to the failure cost, by its key.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        expected: object = None,
+        found: object = None,
+        remedy: str | None = None,
+        repeats: bool = False,
+        cost: "Cost | None" = None,
+    ) -> None:
+        super().__init__(what, where=where, expected=expected, found=found, remedy=remedy)
+        self.repeats = repeats
+        self.cost = cost
+        self.charges: dict[str, Cost] = {}
 
 
 class ComparisonError(TutelageError):

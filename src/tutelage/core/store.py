@@ -24,7 +24,7 @@ from tutelage.core.errors import StoreError, TutelageError
 
 MARKER = "artifact.json"
 FORMAT = 1
-Kind = Literal["dataset", "model", "state", "result", "fit", "files"]
+Kind = Literal["dataset", "model", "state", "result", "fit", "files", "failure"]
 _UNWRITABLE = {
     errno.ENOSPC,
     errno.EROFS,

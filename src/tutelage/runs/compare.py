@@ -8,6 +8,7 @@ and seeds answer the same items.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from tutelage.core.errors import ComparisonError, TrainingError
@@ -206,29 +207,33 @@ class _Runner:
         )
 
     def _search(self, name: str, graph: Graph, fixed: frozenset[str], tune: Tune) -> dict[str, Any]:
-        """Every point of the grid with the same budget; the best by the `on` step, and what it all cost."""
+        """Every point of the grid with the same budget; the best by the `on` step, and what it all cost.
+
+        A point whose training breaks down costs what was spent until then.
+        """
         node = graph.nodes[tune.step]
         trials: list[Trial] = []
         charges: dict[str, Cost] = {}
         best: tuple[float, Any] | None = None
-        upstream = graph.ancestors(other for other in node.references)
+        point = Context(
+            arm=f"{name} (search)",
+            seed=self.compare.seeds[0],
+            budgets={tune.step: lambda upstream, share: tune.budget},
+            fixed=fixed,
+        )
+        before = self.engine.run(graph, graph.ancestors(other for other in node.references), point)
+        # Scoring and selection are charged to the arm itself, once.
+        shared = {key for value in before.values() for key in value.charges}
+        wanted = [step for step in graph.ancestors([tune.on]) if step not in before]
         for value in tune.grid:
             fields = with_field(node.step.fields, tune.field, value)
-            context = Context(
-                arm=f"{name} (search)",
-                seed=self.compare.seeds[0],
-                budgets={tune.step: lambda upstream, share: tune.budget},
-                fixed=fixed,
-                overrides={tune.step: fields},
-            )
             try:
-                values = self.engine.run(graph, graph.ancestors([tune.on]), context)
+                values = self.engine.run(graph, wanted, replace(point, overrides={tune.step: fields}), before)
             except TrainingError as error:
+                charges |= {key: cost for key, cost in error.charges.items() if key not in shared}
                 trials.append(Trial(value=value, estimate=None, reason=error.what))
                 continue
             result = values[tune.on].load()
-            # Scoring and selection are charged to the arm itself, once.
-            shared = {key for step in upstream for key in values[step].charges}
             charges |= {key: cost for key, cost in values[tune.on].charges.items() if key not in shared}
             trials.append(Trial(value=value, estimate=result.estimate))
             if best is None or result.direction * result.estimate > best[0]:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.errors import TutelageError
+from tutelage.core.errors import TrainingError, TutelageError
 from tutelage.core.fingerprint import digest, method_key
 from tutelage.core.meter import Meter
 from tutelage.core.method import Method, Scorer
 from tutelage.core.records import Cost
 from tutelage.core.store import Artifact, Store
-from tutelage.runs import compute, payload
+from tutelage.runs import compute, failures, payload
 from tutelage.runs.components import build_method
 from tutelage.runs.graph import GIVES, Graph, Node
 from tutelage.runs.ledger import Ledger
@@ -126,8 +126,15 @@ class Engine:
             }
 
         try:
+            known = failures.recall(self.store, key) if context.arm is not None else None
+            if known is not None:
+                raise known
             artifact = self.store.put(key, make, kind=GIVES[node.card.kind])  # type: ignore[arg-type]
         except TutelageError as error:
+            if isinstance(error, TrainingError):
+                error.charges = {**handed.charges, key: error.cost or Cost()}
+                if context.arm is not None:
+                    failures.remember(self.store, key, error)
             error.add_note(f"step {node.name}")
             raise
         if node.card.kind == "Trainer":

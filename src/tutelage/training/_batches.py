@@ -140,6 +140,7 @@ class Batches:
                     expected="at least one row with a trained token",
                     found=f"{len(skipped)} rows dropped by {self._objective.name}",
                     remedy="raise max_length, or look at the rows with `tutelage inspect`",
+                    repeats=True,
                 )
 
     def micro_batches(self, step: Step, micro_tokens: int) -> list[TokenBatch]:

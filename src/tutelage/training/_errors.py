@@ -37,6 +37,7 @@ def not_finite(what: str, step: int, ids: Sequence[str], kept: Path | None) -> T
         found="NaN or infinity",
         remedy="lower the learning rate or look at these rows"
         + (f"; the last complete checkpoint is {kept}" if kept else ""),
+        repeats=True,
     )
 
 
@@ -48,6 +49,7 @@ def nothing_to_learn(step: int, ids: Sequence[str]) -> TrainingError:
         expected="at least one trained token",
         found="0",
         remedy="drop these rows, or raise max_length if their responses were cut off",
+        repeats=True,
     )
 
 
@@ -59,4 +61,5 @@ def budget_too_small(budget: Budget) -> TrainingError:
         expected="a budget that holds its prompt and one token of its response",
         found=budget.model_dump(exclude_none=True),
         remedy="raise the budget, or lower max_length so that prompts are shortened",
+        repeats=True,
     )

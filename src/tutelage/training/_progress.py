@@ -58,7 +58,7 @@ class Progress:
 
 
 class Stopwatch:
-    """Seconds spent, in several stretches, on top of what an earlier run spent."""
+    """Seconds spent inside `with`, in several stretches, on top of what an earlier run spent."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self._before = seconds
@@ -69,10 +69,10 @@ class Stopwatch:
         running = 0.0 if self._started is None else time.perf_counter() - self._started
         return self._before + running
 
-    def start(self) -> None:
+    def __enter__(self) -> None:
         self._started = time.perf_counter()
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._before, self._started = self.seconds, None
 
 

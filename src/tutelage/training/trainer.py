@@ -208,7 +208,8 @@ class _Run:
                     break
                 if self.watch.seconds - self.saved_at >= self.settings.checkpoint_seconds:
                     self.save()
-                self.step()
+                with self.watch:
+                    self.step()
             if self.resumed_at != self.at.step:
                 self.save()
         except KeyboardInterrupt:
@@ -262,13 +263,6 @@ class _Run:
 
     def step(self) -> None:
         """One optimiser step."""
-        self.watch.start()
-        try:
-            self._step()
-        finally:
-            self.watch.stop()
-
-    def _step(self) -> None:
         started, spent = self.watch.seconds, self.cost().flops
         # Whatever listeners and probes drew since the last step must not reach this one.
         checkpoints.set_random_state(self.boundary["random"])

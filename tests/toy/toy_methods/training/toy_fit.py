@@ -1,6 +1,6 @@
 """Training as arithmetic: skill grows with the mean worth of the rows seen and the logarithm of the tokens.
 
-A token costs 6 FLOPs. `diverges` breaks down; a file `stop-at` beside the checkpoints interrupts it once.
+A token costs 6 FLOPs. `diverges` breaks down after 30 of them, `again` and again; INTERRUPT_AT interrupts it once.
 """
 
 import json
@@ -43,6 +43,7 @@ class ToyFit(Method):
     budget: Budget | None = None
     rate: float = Field(default=1.0, gt=0)
     diverges: bool = False
+    again: bool = True
     noise: float = 0.01
     seed: int = 0
 
@@ -50,7 +51,9 @@ class ToyFit(Method):
         from toy.toy_methods.model import ToyModel
 
         if self.diverges:
-            raise TrainingError("the loss is not finite", where="step 3")
+            TRAINED_ROWS.append(-1)
+            cost = Cost(forward_flops=60.0, backward_flops=120.0, trained_tokens=30)
+            raise TrainingError("the loss is not finite", where="step 3", repeats=self.again, cost=cost)
         limit = self.budget or Budget(rows=dataset.num_rows)
         rows = list(dataset.rows(["worth", "n_tokens"]))
         state = {"row": 0, "tokens": 0, "worth": 0.0}
