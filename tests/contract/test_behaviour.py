@@ -106,6 +106,8 @@ def fields_for(name):
         for key, value in offered.items()
         if key in known and value is not None and known[key].default in (None, "")
     }
+    if name == "signals.constant":
+        chosen = {"column": "mark"}
     if name == "signals.neighbour_distance":
         chosen = {"column": "vector", "k": 3}
     if name == "data.filter.where":

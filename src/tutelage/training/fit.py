@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tutelage.training._progress import Listener
     from tutelage.training._records import Fit as FitRecord
     from tutelage.training._records import Settings
+    from tutelage.training.schedules.wsd import Shape
     from tutelage.training.trainer import Evaluator
 
 CARD = {
@@ -156,3 +157,25 @@ class Fit(Method):
         if "meter" in given:
             given["meter"].add_cost(record.cost + record.evaluation_cost)
         return copy, record
+
+    def branch_decay(
+        self,
+        model: Any,
+        dataset: "Dataset",
+        checkpoint: str | Path,
+        folder: str | Path,
+        decay: Budget,
+        *,
+        shape: "Shape" = "sqrt",
+        final: float = 0.0,
+    ) -> "tuple[Any, FitRecord]":
+        """A decayed copy of a run of this configuration: what `checkpoint` (a `step-...` folder of its
+        `checkpoint_dir`) would become if the learning rate fell to `final` over `decay` more tokens or rows.
+
+        `model` and `dataset` are those of the run; the branch lives in `folder`, resumes there, and leaves the
+        checkpoint as it was, so that the stable run can go on or be branched again. Raises ConfigError where the
+        checkpoint is not in the stable phase of a constant or wsd schedule, StoreError where it is not whole.
+        """
+        from tutelage.training._branch import branch_decay
+
+        return branch_decay(self, model, dataset, Path(checkpoint), Path(folder), decay, shape, final)

@@ -5,7 +5,7 @@ With x = progress through the decay and r = final share, the decay shapes are
   cosine       r + (1 - r)(1 + cos(pi x))/2
   sqrt         (1 - r)(1 - sqrt(x)) + r
   exponential  a exp(-x) + b, a = (1 - r) e/(e - 1), b = (r e - 1)/(e - 1): 1 at x = 0 and r at x = 1.
-A run can be extended from a checkpoint of its stable phase.
+A run can be extended from a checkpoint of its stable phase (`training.fit`: `Fit.branch_decay`).
 """
 
 import math
@@ -29,6 +29,8 @@ CARD = {
     "version": 1,
 }
 
+Shape = Literal["linear", "cosine", "sqrt", "exponential"]
+
 
 def decayed(x: float, final: float, shape: str) -> float:
     """The factor at progress `x` in [0, 1] through the decay."""
@@ -49,7 +51,7 @@ class Wsd(Schedule):
     warmup: float = Field(default=0.03, ge=0)
     decay: float = Field(default=0.1, ge=0)
     final: float = Field(default=0.0, ge=0, le=1)
-    shape: Literal["linear", "cosine", "sqrt", "exponential"] = "sqrt"
+    shape: Shape = "sqrt"
 
     def multiplier(self, seen: float, total: float) -> float:
         warmup, decay = resolve(self.warmup, total), resolve(self.decay, total)
