@@ -1,15 +1,19 @@
 """The page of a real small comparison says what the ledger says: verdicts, arms, costs, rows, samples."""
 
 import json
+from collections import Counter
 
 import pytest
 
 from tutelage.core.errors import InputError
+from tutelage.core.store import Store
 from tutelage.models.toy import tiny_causal_lm
-from tutelage.report.build import build_view, item_differences, loss_curves
+from tutelage.report.build import build_view, item_differences, loss_curves, training_rows
 from tutelage.report.render import render
 from tutelage.runs import Recipe, run
 from tutelage.runs.ledger import Ledger
+from tutelage.runs.payload import load_fit
+from tutelage.training.objectives.sft import Sft
 
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
 
@@ -90,8 +94,6 @@ def test_every_declared_pair_arm_and_gate_is_on_the_page(workspace):
 
 
 def test_differences_are_those_of_the_verdict(workspace):
-    from tutelage.core.store import Store
-
     table = Ledger(workspace).run("latest")["comparison"]
     pair = next(p for p in table["pairs"] if p["primary"] and p["step"] == "loss")
     store = Store(workspace / ".tutelage" / "store")
@@ -102,8 +104,6 @@ def test_differences_are_those_of_the_verdict(workspace):
 
 
 def test_one_loss_curve_for_each_trained_arm(workspace):
-    from tutelage.core.store import Store
-
     ledger = Ledger(workspace).run("latest")
     curves = loss_curves(ledger, Store(workspace / ".tutelage" / "store"))
     assert sorted(curve.label for curve in curves) == ["random", "scored"]
@@ -117,8 +117,69 @@ def test_samples_of_the_same_prompt_stand_together(workspace):
         assert [answer.title.split(":")[0] for answer in answers] == ["base", "random", "scored"]
 
 
+def test_rows_cut_and_dropped_in_training_are_counted_for_each_arm(tmp_path, monkeypatch):
+    """Of four pairs one answer is cut, and one gives the objective nothing; another arm has whole ones."""
+    encode = Sft.encode
+    monkeypatch.setattr(
+        Sft, "encode", lambda self, row, *rest: [] if row["id"] == "void" else encode(self, row, *rest)
+    )
+    word = "alpha beta gamma delta "
+    pairs = [
+        {"id": "whole", "prompt": "say", "completion": "alpha"},
+        {"id": "also", "prompt": "say", "completion": "beta"},
+        {"id": "cut", "prompt": "say", "completion": word * 20},
+        {"id": "void", "prompt": "say", "completion": "gamma"},
+    ]
+    for name, rows in (("pairs", pairs), ("short", pairs[:2]), ("held", [{"text": "alpha beta", "id": "h"}])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    tiny_causal_lm(texts=[word]).save(tmp_path / "model")
+    fit = {"use": "training.fit", "model": "base", "objective": {"use": "training.objectives.sft"}}
+    recipe = Recipe(
+        name="cuts",
+        sources={name: {"path": f"{name}.jsonl"} for name in ("pairs", "short", "held")},
+        models={"base": {"load": "model"}},
+        steps=[
+            {"name": "trained", **fit, "from": "pairs", "max_length": 24, "step_tokens": 16},
+            {"name": "loss", "use": "evaluation.bits_per_byte", "from": "held", "model": "trained"},
+        ],
+        arms={"long": {}, "short": {"trained": {"from": "short"}}},
+        compare={
+            "baseline": "short",
+            "at": "equal_tokens",
+            "budget": {"tokens": 96},
+            "seeds": [0, 1],
+        },
+    ).placed(tmp_path)
+    run(recipe, tmp_path)
+    (table,) = training_rows(Ledger(tmp_path).run())
+    fits = {"long": Counter(), "short": Counter()}
+    for step in Ledger(tmp_path).run()["steps"]:
+        if step["kind"] == "Trainer":
+            artifact = Store(tmp_path / ".tutelage" / "store").get(step["key"])
+            fits[step["arm"]].update({key: n for key, n in load_fit(artifact.path).items() if "rows" in key})
+    found = {row[0]: row[1:] for row in table.rows}
+    page = render(build_view(tmp_path))
+    assert "Rows in training" in page
+    for arm, fit in fits.items():
+        cut, left_out, trained = fit["truncated_rows"], fit["dropped_rows"], fit["rows"]
+        assert found[arm][:2] == [2, trained]
+        if arm == "short":
+            assert (cut, left_out) == (0, 0) and found[arm][2:] == ["0", "0"]
+            continue
+        assert cut > 0 and left_out > 0
+        assert f"<td>{cut} ({100 * cut / trained:.1f}%)</td>" in page
+        assert f"<td>{left_out} ({100 * left_out / (trained + left_out):.1f}%)</td>" in page
+
+
 def test_an_unknown_run_is_named(workspace, tmp_path):
     with pytest.raises(InputError, match="there is no run 'nonsense'"):
         build_view(workspace, "nonsense")
     with pytest.raises(InputError, match="no ledger"):
         build_view(tmp_path)
+
+
+MUTATIONS = [
+    ("src/tutelage/report/build.py", "    found += training_rows(run)\n", ""),
+    ("src/tutelage/report/build.py", "part(dropped, trained + dropped)", "part(dropped, trained)"),
+    ("src/tutelage/runs/compute.py", '("rows", "truncated_rows", "dropped_rows")', '("rows", "truncated_rows")'),
+]

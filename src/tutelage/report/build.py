@@ -219,6 +219,7 @@ def tables(run: dict[str, Any]) -> list[Table]:
                 + "; ".join(_search(arm) for arm in table["arms"] if arm["trials"]),
             )
         )
+    found += training_rows(run)
     steps: Counter[tuple[str, str]] = Counter()
     seconds: dict[tuple[str, str], float] = {}
     for step in run["steps"]:
@@ -228,6 +229,31 @@ def tables(run: dict[str, Any]) -> list[Table]:
     rows = [[name, method, count, f"{seconds[name, method]:.1f}"] for (name, method), count in steps.items()]
     found.append(Table("Steps of this run", ["step", "method", "times", "seconds paid"], rows))
     return found
+
+
+def training_rows(run: dict[str, Any]) -> list[Table]:
+    """What each arm's training did with its rows: cut ones lost tokens, dropped ones taught nothing."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for step in run["steps"]:
+        if step["kind"] == "Trainer" and not (step["arm"] or "").endswith("(search)") and "rows" in step["facts"]:
+            kept = {key: step["facts"].get(key) or 0 for key in ("rows", "truncated_rows", "dropped_rows")}
+            counts.setdefault((step["arm"] or "", step["step"]), Counter()).update({**kept, "runs": 1})
+    if not counts:
+        return []
+
+    def part(count: int, of: int) -> str:
+        return f"{count} ({count / of:.1%})" if count else "0"
+
+    rows = []
+    for (arm, step), count in counts.items():
+        trained, dropped = count["rows"], count["dropped_rows"]
+        truncated = part(count["truncated_rows"], trained)
+        rows.append([arm or step, count["runs"], trained, truncated, part(dropped, trained + dropped)])
+    note = (
+        "Summed over the runs of an arm. A truncated row is longer than the context and lost tokens; "
+        "a dropped one left nothing to train on."
+    )
+    return [Table("Rows in training", ["arm", "runs", "trained on", "truncated", "dropped"], rows, note)]
 
 
 def selected(run: dict[str, Any], store: Store) -> list[tuple[str, list[Example]]]:
@@ -337,6 +363,10 @@ def environment(run: dict[str, Any]) -> list[tuple[str, str]]:
     for key, value in run["environment"].items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
         flat.append((key, text))
+    models = run["recipe"].get("models", {})
+    coded = [name for name, spec in models.items() if spec.get("allow_remote_code")]
+    if coded:
+        flat.append(("allowed to run code of their own", ", ".join(coded)))
     return [*flat, ("recipe hash", run["recipe_hash"]), ("options", json.dumps(run["options"]))]
 
 

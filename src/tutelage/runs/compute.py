@@ -115,7 +115,7 @@ def compute(job: Job, folder: Path) -> Output:
         consumed = getattr(record, "consumed", None)
         if consumed and Path(consumed).is_file():
             shutil.copyfile(consumed, folder / Path(consumed).name)
-        counts = {name: getattr(record, name, None) for name in ("rows", "truncated_rows")}
+        counts = {name: getattr(record, name, None) for name in ("rows", "truncated_rows", "dropped_rows")}
         facts = {name: count for name, count in counts.items() if count is not None}
         return Output(made, made.fingerprint, record, {**_model_facts(made), **facts})
     if kind == "Forecaster":
