@@ -15,6 +15,8 @@ from tutelage.signals.token_uncertainty import TokenUncertainty, summarise
 
 PROOF = {"signals.token_uncertainty": ["consistent", "verified"]}
 MUTATIONS = [
+    ("src/tutelage/signals/token_uncertainty.py", "at += len(windows)", "at += 0"),
+    ("src/tutelage/signals/token_uncertainty.py", "parts[name][place]", "parts[name][0]"),
     (
         "src/tutelage/signals/token_uncertainty.py",
         "done, begin = stop, begin + stride",
@@ -89,6 +91,15 @@ def test_windows_score_every_token_once(model):
     joined = [np.concatenate(values) for values in zip(*parts)]
     assert len(joined[0]) == len(ids)
     check(score([{"text": text}], model, window=window, stride=stride)[0], joined)
+
+
+def test_rows_scored_together_are_as_alone(model):
+    rows = [{"id": f"r{i}", "text": t * (1 + i)} for i, t in enumerate(TEXTS * 4)]
+    together = score(rows, model, window=24, stride=12)
+    for row, found in zip(rows, together):
+        alone = score([row], model, window=24, stride=12)[0]
+        for name in ("entropy", "entropy_top", "margin", "margin_top", "rank", "rank_top"):
+            assert found[name] == pytest.approx(alone[name], rel=1e-4, nan_ok=True)
 
 
 def test_summary_of_many():

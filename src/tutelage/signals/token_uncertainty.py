@@ -55,8 +55,7 @@ class TokenUncertainty(Scorer):
         model = inputs["model"]
         found = {name: np.full((len(shard), 2), np.nan) for name in LARGEST_IS_DOUBT}
         ids = shard.column("id").to_pylist()
-        for row, documents in enumerate(self._documents(shard, model)):
-            per_token = token_values(model, documents)
+        for row, per_token in enumerate(token_values(model, self._documents(shard, model))):
             for name, largest in LARGEST_IS_DOUBT.items():
                 if np.isnan(per_token[name]).any():
                     raise InputError(
@@ -102,20 +101,29 @@ class TokenUncertainty(Scorer):
         return rows
 
 
-def token_values(model: Any, documents: list[Any]) -> dict[str, np.ndarray]:
-    """Per scored token of a row's windows: entropy, margin, rank, float64 [T] each."""
-    import torch
-
+def token_values(model: Any, rows: list[list[Any]]) -> list[dict[str, np.ndarray]]:
+    """Per row, from its windows: entropy, margin, rank of every scored token, float64 [T] each. Windows of all
+    rows are packed together, so that nothing is computed for padding."""
     from tutelage.models.logps import token_stats
-    from tutelage.models.packing import collate
+    from tutelage.models.scoring import scoring_batches
 
-    parts: dict[str, list[np.ndarray]] = {name: [np.zeros(0)] for name in LARGEST_IS_DOUBT}
-    model.module.eval()
-    with torch.no_grad():
-        for document in documents:
-            batch = collate([[document]], pad_id=model.pad_id).to(model.device)
+    documents = [document for windows in rows for document in windows]
+    values: list[dict[str, np.ndarray]] = [{}] * len(documents)
+    with model.scoring():
+        for chosen, batch in scoring_batches(model, documents):
             stats = token_stats(model, batch)
-            for name, values in parts.items():
-                values.append(getattr(stats, name)[batch.response_mask].double().cpu().numpy())
+            # Row by row of the batch, so the scored tokens come document after document.
+            flat = {
+                name: getattr(stats, name)[batch.response_mask].double().cpu().numpy() for name in LARGEST_IS_DOUBT
+            }
+            cuts = np.cumsum([documents[i].n_trained for i in chosen])[:-1]
+            parts = {name: np.split(found, cuts) for name, found in flat.items()}
+            for place, i in enumerate(chosen):
+                values[i] = {name: parts[name][place] for name in LARGEST_IS_DOUBT}
     model.meter.add(scored_tokens=sum(document.n_trained for document in documents))
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    found, at = [], 0
+    for windows in rows:
+        own = values[at : at + len(windows)]
+        found.append({n: np.concatenate([np.zeros(0), *(part[n] for part in own)]) for n in LARGEST_IS_DOUBT})
+        at += len(windows)
+    return found
