@@ -12,6 +12,7 @@ from tutelage.models.load import load_model
 from tutelage.models.toy import tiny_bert, tiny_encoder
 
 MUTATIONS = [
+    ("src/tutelage/models/seam.py", "with disk_errors():", "if True:"),
     ("src/tutelage/models/encoder.py", "mean = (states * kept).sum(1) / kept.sum(1)", "mean = states.mean(1)"),
     (
         "src/tutelage/models/encoder.py",
@@ -53,6 +54,25 @@ def test_hidden_states_are_those_of_the_module_in_input_order() -> None:
                 ).hidden_states
             assert states.shape == (int(encoder.count_tokens([text])[0]), encoder.width)
             assert states == pytest.approx(all_layers[layer][0].numpy(), abs=1e-5)
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path, monkeypatch) -> None:
+    from safetensors import SafetensorError
+
+    from tutelage.core.errors import StoreError
+
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(StoreError, match="cannot be saved") as error:
+        tiny_encoder().save(tmp_path / "file" / "enc")
+    assert error.value.remedy and error.value.where == tmp_path / "file" / "enc"
+
+    def full(*_arguments, **_options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full)
+    with pytest.raises(StoreError, match="No space left on device") as error:
+        tiny_encoder().save(tmp_path / "enc")
+    assert "free some space" in str(error.value)
 
 
 def test_save_reload_and_fingerprint(tmp_path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toy.planted_pool import make_evaluation, make_pool
-from tutelage.core.errors import ConfigError, ModelError
+from tutelage.core.errors import ConfigError, ModelError, StoreError
 from tutelage.models.load import load_model
 from tutelage.models.ngram import NGramLM
 
@@ -91,6 +91,13 @@ def test_generation_is_repeatable_and_stops() -> None:
     sampled = [model.generate(["one"] * 8, temperature=2.0, seed=s) for s in (0, 0, 1)]
     assert sampled[0] == sampled[1] != sampled[2]
     assert model.meter.cost.generated_tokens > 0
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(StoreError, match="cannot be saved") as error:
+        NGramLM(2).fit(["a b"]).save(tmp_path / "file" / "model")
+    assert error.value.remedy
 
 
 def test_save_and_load(tmp_path) -> None:

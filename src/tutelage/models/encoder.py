@@ -20,7 +20,8 @@ from tutelage.core.errors import ModelError, suggest
 from tutelage.core.meter import Meter
 from tutelage.models.device import bf16_is_faster, choose_device
 from tutelage.models.own_code import own_code
-from tutelage.models.seam import Model, as_texts
+from tutelage.models.peft_io import quiet
+from tutelage.models.seam import Model, as_texts, saving
 
 # bfloat16 is taken only if it moves no probe text by more than this (cosine with the float32 vector).
 MIN_COSINE = 0.999
@@ -198,13 +199,16 @@ class Encoder(Model):
             yield from (found[i] for i in range(len(part)))
 
     def save(self, path: str | Path) -> Path:
-        """`save_pretrained` layout with `sentence_bert_config.json` holding the cut-off length."""
+        """`save_pretrained` layout with `sentence_bert_config.json` holding the cut-off length.
+
+        Raises StoreError when the place cannot be written.
+        """
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.module.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
         settings = f'{{"max_seq_length": {self.max_length}, "do_lower_case": false}}\n'
-        (folder / "sentence_bert_config.json").write_text(settings, encoding="utf-8")
+        with saving(folder), quiet():
+            self.module.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            (folder / "sentence_bert_config.json").write_text(settings, encoding="utf-8")
         return folder
 
     # -- inside -------------------------------------------------------------------------------------------

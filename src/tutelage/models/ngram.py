@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from tutelage.core.errors import ConfigError, ModelError
-from tutelage.models.seam import Generation, LogLikelihood, Model, TextScore, as_texts
+from tutelage.models.seam import Generation, LogLikelihood, Model, TextScore, as_texts, saving
 
 _EOS, _UNK, _BOS = 0, 1, -1
 _FORMAT = 1
@@ -194,13 +194,16 @@ class NGramLM(Model):
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> Path:
-        """Write `ngram.json` (configuration, words) and `counts.npz` below `path`; returns the folder."""
+        """Write `ngram.json` (configuration, words) and `counts.npz` below `path`; returns the folder.
+
+        Raises StoreError when the place cannot be written.
+        """
         self._check_fitted()
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(folder / "counts.npz", **self._flat())  # type: ignore[arg-type]
         config = {"format": _FORMAT, "order": self.order, "unit": self.unit, "words": self.words}
-        (folder / "ngram.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
+        with saving(folder):
+            np.savez_compressed(folder / "counts.npz", **self._flat())  # type: ignore[arg-type]
+            (folder / "ngram.json").write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
         return folder
 
     @classmethod

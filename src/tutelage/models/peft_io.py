@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from tutelage.core.errors import ModelError, StoreError
-from tutelage.core.store import disk_errors
+from tutelage.core.errors import ModelError
+from tutelage.models.seam import saving
 
 if TYPE_CHECKING:
     from tutelage.models.causal import CausalLM
@@ -118,20 +118,11 @@ def _check_applied(adapted: Any, folder: Path, stored: dict[str, torch.Tensor]) 
 
 def save(model: "CausalLM", folder: Path) -> Path:
     """Write model or adapter, tokenizer and chat template; raises StoreError when the place cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with quiet(), disk_errors():
-            model.module.save_pretrained(folder)
-            model.tokenizer.save_pretrained(folder)
+    with saving(folder), quiet():
+        model.module.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
         if model.template is not None:
             (folder / "chat_template.jinja").write_text(model.template.source, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(
-            "a model cannot be saved",
-            where=folder,
-            found=error,
-            remedy="free some space, or choose another folder",
-        ) from error
     return folder
 
 

@@ -4,15 +4,17 @@ A kind of model implements the verbs it can (score_texts, loglikelihood, generat
 predict_proba); calling another raises ModelError. No torch here, so endpoints and n-gram models can use it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tutelage.core.errors import ModelError
+from tutelage.core.errors import ModelError, StoreError
 from tutelage.core.meter import Meter
+from tutelage.core.store import disk_errors
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,23 @@ class Generation:
     token_ids: tuple[int, ...]
     truncated: bool
     prompt_tokens: int
+
+
+@contextmanager
+def saving(folder: Path) -> Iterator[None]:
+    """Make `folder` and write a model into it; raises StoreError when the place cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with disk_errors():
+            yield
+    except OSError as error:
+        raise StoreError(
+            "a model cannot be saved",
+            where=folder,
+            expected="a folder that can be written, with space for the model",
+            found=error,
+            remedy="free some space, or choose another folder",
+        ) from error
 
 
 class Model:
