@@ -22,7 +22,8 @@ PROOF = {
 }
 MUTATIONS = [
     ("src/tutelage/training/schedules/constant.py", "1.0 if rising is None else rising", "1.0"),
-    ("src/tutelage/training/schedules/linear.py", "(seen - warmup) / max(total - warmup", "seen / max(total"),
+    ("src/tutelage/training/schedules/linear.py", "1 - (1 - self.final) * progress", "1 - progress"),
+    ("src/tutelage/training/schedules/_shared.py", "(seen - warmup) / max(total - warmup", "seen / max(total"),
     ("src/tutelage/training/schedules/cosine.py", "math.cos(math.pi * progress)", "math.cos(2 * progress)"),
     ("src/tutelage/training/schedules/wsd.py", "(1 - final) * (1 - math.sqrt(x)) + final", "1 - (1 - final) * x"),
     ("src/tutelage/training/schedules/_shared.py", "seen / warmup if seen < warmup", "1.0 if seen < warmup"),

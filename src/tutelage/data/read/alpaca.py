@@ -5,17 +5,11 @@ preamble is added: the model's chat template is the one place where a prompt get
 kept. JSON Lines or one JSON array, plain or compressed.
 """
 
-from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError, suggest
 from tutelage.core.method import Reader
-from tutelage.data.read._files import existing
-from tutelage.data.read._json import records
-from tutelage.data.read._rows import OnError, Rows
+from tutelage.data.read._reader import RecordReader
 
 CARD = {
     "name": "data.read.alpaca",
@@ -53,28 +47,8 @@ def to_pair(record: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "prompt": prompt, "completion": record["output"]}
 
 
-class Alpaca(Reader):
+class Alpaca(RecordReader, Reader):
     """One pair per record; `limit` stops after so many."""
 
-    limit: int | None = Field(default=None, ge=1)
-    on_error: OnError = "raise"
-
-    def read(self, path: str | None = None) -> Dataset:
-        """All records of the file at `path`."""
-        file = existing(path, self.name)
-        rows = Rows(self.name, file.parent, self.on_error, self.limit)
-        self.read_into(file, file.name, rows)
-        return rows.finish()
-
-    def read_into(self, file: Path, name: str, rows: Rows) -> None:
-        """Add the records of one file, called `name` in messages, to `rows`."""
-        rows.files += 1
-        for place, record in records(file, name, rows):
-            try:
-                row = to_pair(record)
-            except InputError as error:
-                rows.bad(error, name, place, str(record))
-                continue
-            rows.add(row, name, place)
-            if rows.full:
-                return
+    def row(self, record: dict[str, Any]) -> dict[str, Any]:
+        return to_pair(record)

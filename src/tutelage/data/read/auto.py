@@ -18,6 +18,7 @@ from tutelage.core.dataset import MANIFEST, Dataset
 from tutelage.core.errors import InputError
 from tutelage.core.method import Reader
 from tutelage.data.read._files import existing, open_binary, plain_suffix, walk
+from tutelage.data.read._reader import TableReader, TreeReader
 from tutelage.data.read._rows import OnError, Rows
 from tutelage.data.read.alpaca import Alpaca
 from tutelage.data.read.chats import Chats
@@ -40,7 +41,7 @@ CARD = {
     "headline": "Point it at a pile of mixed files; what it left out or could not read is counted.",
     "version": 1,
 }
-FileReader = Jsonl | Csv | Parquet | Chats | Alpaca | Text | Documents | PythonSource
+FileReader = TableReader | TreeReader
 _USABLE = {"text", "messages", "prompt", "chosen", "conversations"}
 _HEAD = 4096
 

@@ -5,17 +5,11 @@ Both become the column `messages`, a list of {role, content}; roles are system, 
 `tool_calls`) and further columns are kept. JSON Lines or one JSON array, plain or compressed.
 """
 
-from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError, suggest
 from tutelage.core.method import Reader
-from tutelage.data.read._files import existing
-from tutelage.data.read._json import records
-from tutelage.data.read._rows import OnError, Rows
+from tutelage.data.read._reader import RecordReader
 
 CARD = {
     "name": "data.read.chats",
@@ -90,29 +84,9 @@ def _message(turn: Any, place: str) -> dict[str, Any]:
     return {"role": ROLES[role.lower()], "content": content, **rest}
 
 
-class Chats(Reader):
+class Chats(RecordReader, Reader):
     """One chat per record; `limit` stops after so many."""
 
-    limit: int | None = Field(default=None, ge=1)
-    on_error: OnError = "raise"
-
-    def read(self, path: str | None = None) -> Dataset:
-        """All chats of the file at `path`."""
-        file = existing(path, self.name)
-        rows = Rows(self.name, file.parent, self.on_error, self.limit)
-        self.read_into(file, file.name, rows)
-        return rows.finish()
-
-    def read_into(self, file: Path, name: str, rows: Rows) -> None:
-        """Add the chats of one file, called `name` in messages, to `rows`."""
-        rows.files += 1
-        for place, record in records(file, name, rows):
-            try:
-                messages = to_messages(record)
-            except InputError as error:
-                rows.bad(error, name, place, str(record))
-                continue
-            rest = {k: v for k, v in record.items() if k not in ("conversations", "messages", "system")}
-            rows.add({**rest, "messages": messages}, name, place)
-            if rows.full:
-                return
+    def row(self, record: dict[str, Any]) -> dict[str, Any]:
+        rest = {k: v for k, v in record.items() if k not in ("conversations", "messages", "system")}
+        return {**rest, "messages": to_messages(record)}

@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError, suggest
 from tutelage.core.method import Reader
-from tutelage.data.read._files import decode, empty_file, existing, lines, open_binary, plain_suffix
-from tutelage.data.read._rows import OnError, Rows, check_rename
+from tutelage.data.read._files import decode, empty_file, lines, open_binary, plain_suffix
+from tutelage.data.read._reader import TableReader
+from tutelage.data.read._rows import Rows, check_rename
 from tutelage.data.read._types import not_finite
 
 CARD = {
@@ -78,33 +78,18 @@ def convert(cell: str, kind: CellType, column: str) -> Any:
     )
 
 
-class Csv(Reader):
+class Csv(TableReader, Reader):
     """`delimiter` None means a comma, or a tab for .tsv; `types` fixes the type of columns (by their new
     names); `columns` renames columns (from -> to)."""
 
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
     types: dict[str, CellType] = Field(default_factory=dict)
     columns: dict[str, str] = Field(default_factory=dict)
-    limit: int | None = Field(default=None, ge=1)
-    on_error: OnError = "raise"
 
-    def read(self, path: str | None = None) -> Dataset:
-        """All rows of the file at `path`."""
-        file = existing(path, self.name)
-        rows = Rows(self.name, file.parent, self.on_error, self.limit)
-        self.read_into(file, file.name, rows)
-        return rows.finish()
-
-    def read_into(self, file: Path, name: str, rows: Rows) -> None:
-        """Add the rows of one file, called `name` in messages, to `rows`."""
-        rows.files += 1
+    def fill(self, file: Path, name: str, rows: Rows) -> None:
         before = csv.field_size_limit(_LARGEST_CELL)
         try:
             self._read(file, name, rows)
-        except InputError as error:
-            if error.where is not None:
-                raise
-            rows.bad(error, name)
         finally:
             csv.field_size_limit(before)
 

@@ -8,13 +8,10 @@ tabs. Ids and sources are paths relative to the folder.
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from tutelage.core.dataset import Dataset
 from tutelage.core.errors import ConfigError, InputError
 from tutelage.core.method import Reader
-from tutelage.data.read._files import existing, walk
-from tutelage.data.read._rows import OnError, Rows
+from tutelage.data.read._reader import TreeReader
+from tutelage.data.read._rows import Rows
 
 CARD = {
     "name": "data.read.documents",
@@ -72,24 +69,11 @@ def _library(name: str) -> Any:
         ) from None
 
 
-class Documents(Reader):
+class Documents(TreeReader, Reader):
     """All PDF and DOCX files below a folder, in the order of their names."""
 
-    limit: int | None = Field(default=None, ge=1)
-    on_error: OnError = "quarantine"
-
-    def read(self, path: str | None = None) -> Dataset:
-        """The documents of the folder at `path`, or the one file there."""
-        root = existing(path, self.name)
-        rows = Rows(self.name, root if root.is_dir() else root.parent, self.on_error, self.limit)
-        for file, name in walk(root, rows) if root.is_dir() else [(root, root.name)]:
-            if file.suffix.lower() in SUFFIXES:
-                self.read_into(file, name, rows)
-            else:
-                rows.ignore(f"suffix {file.suffix.lower() or 'none'}")
-            if rows.full:
-                break
-        return rows.finish()
+    def takes(self, file: Path, root: Path) -> bool:
+        return file.suffix.lower() in SUFFIXES
 
     def read_into(self, file: Path, name: str, rows: Rows) -> None:
         """Add one file as a document called `name` to `rows`."""

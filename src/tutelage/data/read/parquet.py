@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from tutelage.core.dataset import Dataset
-from tutelage.core.errors import InputError
 from tutelage.core.method import Reader
-from tutelage.data.read._files import damaged, empty_file, existing
-from tutelage.data.read._rows import OnError, Rows, check_rename
+from tutelage.data.read._files import damaged, empty_file
+from tutelage.data.read._reader import TableReader
+from tutelage.data.read._rows import Rows, check_rename
 
 CARD = {
     "name": "data.read.parquet",
@@ -31,23 +30,12 @@ CARD = {
 BATCH = 4096
 
 
-class Parquet(Reader):
+class Parquet(TableReader, Reader):
     """`columns` renames columns (from -> to)."""
 
     columns: dict[str, str] = Field(default_factory=dict)
-    limit: int | None = Field(default=None, ge=1)
-    on_error: OnError = "raise"
 
-    def read(self, path: str | None = None) -> Dataset:
-        """All rows of the file at `path`."""
-        file = existing(path, self.name)
-        rows = Rows(self.name, file.parent, self.on_error, self.limit)
-        self.read_into(file, file.name, rows)
-        return rows.finish()
-
-    def read_into(self, file: Path, name: str, rows: Rows) -> None:
-        """Add the rows of one file, called `name` in messages, to `rows`."""
-        rows.files += 1
+    def fill(self, file: Path, name: str, rows: Rows) -> None:
         first = 1
         try:
             if file.stat().st_size == 0:
@@ -65,7 +53,3 @@ class Parquet(Reader):
                         return
         except (pa.ArrowException, OSError) as error:
             rows.bad(damaged(error), name, f"from row {first}" if first > 1 else "")
-        except InputError as error:
-            if error.where is not None:
-                raise
-            rows.bad(error, name)

@@ -10,14 +10,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
-from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
 from tutelage.core.method import Reader
 from tutelage.data._python_source import decode_source, functions, parse
-from tutelage.data.read._files import empty_file, existing, read_bytes, walk
-from tutelage.data.read._rows import OnError, Rows
+from tutelage.data.read._files import empty_file, read_bytes
+from tutelage.data.read._reader import TreeReader
+from tutelage.data.read._rows import Rows
 
 CARD = {
     "name": "data.read.python_source",
@@ -32,25 +30,13 @@ CARD = {
 }
 
 
-class PythonSource(Reader):
+class PythonSource(TreeReader, Reader):
     """`unit` is what becomes a row: a module or a documented function."""
 
     unit: Literal["module", "function"] = "module"
-    limit: int | None = Field(default=None, ge=1)
-    on_error: OnError = "quarantine"
 
-    def read(self, path: str | None = None) -> Dataset:
-        """The rows of the source tree (or single file) at `path`, files in the order of their names."""
-        root = existing(path, self.name)
-        rows = Rows(self.name, root if root.is_dir() else root.parent, self.on_error, self.limit)
-        for file, name in walk(root, rows) if root.is_dir() else [(root, root.name)]:
-            if file.suffix == ".py":
-                self.read_into(file, name, rows)
-            else:
-                rows.ignore(f"suffix {file.suffix.lower() or 'none'}")
-            if rows.full:
-                break
-        return rows.finish()
+    def takes(self, file: Path, root: Path) -> bool:
+        return file.suffix == ".py"
 
     def read_into(self, file: Path, name: str, rows: Rows) -> None:
         """Add one module, or its documented functions, to `rows`."""

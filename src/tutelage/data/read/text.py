@@ -8,14 +8,12 @@ followed.
 
 from pathlib import Path
 
-from pydantic import Field
-
-from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
 from tutelage.core.method import Reader
-from tutelage.data.read._files import existing, read_text, walk
+from tutelage.data.read._files import read_text
 from tutelage.data.read._html import html_to_text
-from tutelage.data.read._rows import OnError, Rows
+from tutelage.data.read._reader import TreeReader
+from tutelage.data.read._rows import Rows
 
 CARD = {
     "name": "data.read.text",
@@ -39,25 +37,13 @@ KINDS = {
 }
 
 
-class Text(Reader):
+class Text(TreeReader, Reader):
     """`suffixes` are the files to read, with their dot; one that is not known is read as plain text."""
 
     suffixes: tuple[str, ...] = tuple(KINDS)
-    limit: int | None = Field(default=None, ge=1)
-    on_error: OnError = "quarantine"
 
-    def read(self, path: str | None = None) -> Dataset:
-        """The documents of the folder at `path`, in the order of their names, or the one file there."""
-        root = existing(path, self.name)
-        rows = Rows(self.name, root if root.is_dir() else root.parent, self.on_error, self.limit)
-        for file, name in walk(root, rows) if root.is_dir() else [(root, root.name)]:
-            if file.suffix.lower() in self.suffixes or file == root:
-                self.read_into(file, name, rows)
-            else:
-                rows.ignore(f"suffix {file.suffix.lower() or 'none'}")
-            if rows.full:
-                break
-        return rows.finish()
+    def takes(self, file: Path, root: Path) -> bool:
+        return file.suffix.lower() in self.suffixes or file == root
 
     def read_into(self, file: Path, name: str, rows: Rows) -> None:
         """Add one file as a document called `name` to `rows`."""

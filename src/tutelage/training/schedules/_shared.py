@@ -4,7 +4,10 @@ Lengths are given as a share of the budget (below 1) or in the budget's own unit
 seconds), and resolved against the total when it is known.
 """
 
+from pydantic import Field
+
 from tutelage.core.errors import ConfigError
+from tutelage.core.method import Schedule
 
 
 def resolve(length: float, total: float) -> float:
@@ -35,3 +38,22 @@ def within(seen: float, total: float, warmup: float, decay: float = 0.0) -> None
 def ramp(seen: float, warmup: float) -> float | None:
     """seen / warmup inside the warm-up, else None."""
     return seen / warmup if seen < warmup else None
+
+
+class WarmedUp(Schedule):
+    """`warmup`: share of the budget (below 1) or an amount in its unit. `final`: share of the peak at the end."""
+
+    warmup: float = Field(default=0.03, ge=0)
+    final: float = Field(default=0.0, ge=0, le=1)
+
+    def multiplier(self, seen: float, total: float) -> float:
+        warmup = resolve(self.warmup, total)
+        within(seen, total, warmup)
+        rising = ramp(seen, warmup)
+        if rising is not None:
+            return rising
+        return self.decayed(min(1.0, (seen - warmup) / max(total - warmup, 1e-12)))
+
+    def decayed(self, progress: float) -> float:
+        """The factor at `progress` in [0, 1] from the end of the warm-up to the horizon."""
+        raise NotImplementedError

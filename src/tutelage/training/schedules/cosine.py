@@ -7,10 +7,8 @@ cannot be extended.
 
 import math
 
-from pydantic import Field
-
 from tutelage.core.method import Schedule
-from tutelage.training.schedules._shared import ramp, resolve, within
+from tutelage.training.schedules._shared import WarmedUp
 
 CARD = {
     "name": "training.schedules.cosine",
@@ -26,17 +24,8 @@ CARD = {
 }
 
 
-class Cosine(Schedule):
+class Cosine(WarmedUp, Schedule):
     """`warmup`: share of the budget (below 1) or an amount in its unit. `final`: share of the peak at the end."""
 
-    warmup: float = Field(default=0.03, ge=0)
-    final: float = Field(default=0.0, ge=0, le=1)
-
-    def multiplier(self, seen: float, total: float) -> float:
-        warmup = resolve(self.warmup, total)
-        within(seen, total, warmup)
-        rising = ramp(seen, warmup)
-        if rising is not None:
-            return rising
-        progress = min(1.0, (seen - warmup) / max(total - warmup, 1e-12))
+    def decayed(self, progress: float) -> float:
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
