@@ -1,5 +1,6 @@
 """signals.heuristic_rules against a plain reading of each rule, and one text just inside and outside of each."""
 
+import itertools
 import random
 from collections import Counter
 
@@ -10,6 +11,7 @@ from tutelage.core.apply import score_dataset
 from tutelage.core.dataset import Dataset
 from tutelage.core.text.words import split_words
 from tutelage.signals import heuristic_rules as module
+from tutelage.signals._rules import _repeated as repeated
 from tutelage.signals.heuristic_rules import HeuristicRules
 
 PROOF = {"signals.heuristic_rules": ["consistent", "verified"]}
@@ -19,6 +21,9 @@ MUTATIONS = [
     ("src/tutelage/signals/_rules.py", "size <= 30 for size", "size < 30 for size"),
     ("src/tutelage/signals/heuristic_rules.py", "owner[~all_digits]", "owner[all_digits]"),
     ("src/tutelage/signals/_rules.py", "(hashes ^ salt[first])", "(hashes)"),
+    ("src/tutelage/signals/_rules.py", "seen[group] or not jumped[firsts[group]]", "True"),
+    ("src/tutelage/signals/_rules.py", "<= low) & ~same).any()", "<= low) & ~same).all()"),
+    ("src/tutelage/signals/_rules.py", ".strip(), True", ".strip(), notices"),
 ]
 
 
@@ -65,7 +70,8 @@ def generated(count=200):
 
 
 def test_ngram_rules_equal_the_plain_scan():
-    texts = generated()
+    # A jump goes over the first "b c d e f": its next occurrence is not a repeat yet, the one after that is.
+    texts = [*generated(), "a b c d e a b c d e f x b c d e f y b c d e f z"]
     for text, row in zip(texts, score(texts)):
         words = split_words(text)
         size = max(len(text), 1)
@@ -73,6 +79,23 @@ def test_ngram_rules_equal_the_plain_scan():
             assert row[f"rule_top_{n}gram"] == pytest.approx(plain_top(words, n) / size), (n, text)
         for n in range(5, 11):
             assert row[f"rule_repeated_{n}grams"] == pytest.approx(plain_repeated(words, n) / size), (n, text)
+
+
+def test_groups_of_equal_keys_even_where_the_sort_cannot_tell_them_apart():
+    rng = np.random.default_rng(0)
+    keys = rng.integers(0, 2**64, 60, dtype=np.uint64)
+    keys[[3, 40]] = keys[7]
+    keys[[5, 9]] = keys[50]
+    # Apart in the low bits only, and mixed: the index takes the place of these bits.
+    keys[[11, 13]] = np.uint64(1 << 40)
+    keys[[12, 14]] = np.uint64((1 << 40) + 1)
+    for given in (keys, np.delete(keys, [11, 12, 13, 14]), keys[:2], keys[:0]):
+        members, starts = repeated(given)
+        found = sorted(members[a:b].tolist() for a, b in itertools.pairwise(starts.tolist()))
+        expected = {}
+        for i, key in enumerate(given.tolist()):
+            expected.setdefault(key, []).append(i)
+        assert found == sorted(group for group in expected.values() if len(group) > 1)
 
 
 def test_batches_do_not_matter(monkeypatch):
@@ -107,6 +130,10 @@ def test_word_rules_by_hand():
         ("rule_c4_lines", "This is fine.\nno end\nToo short.\nUse cookies, it is good.", 1 / 4),
         ("rule_c4_lines", "Enable JavaScript to see this.\nIt says so [12].\nIt does so.[edit]", 2 / 3),
         ("rule_c4_lines", "Wait for it...\nRead the privacy policy here.\nOne two " + "x" * 1001 + ".", 0),
+        ("rule_c4_lines", "Here we use [3]cookies, of course.\nAnd this is fine.", 1 / 2),
+        ("rule_bullet_lines", "\u2003- a\n\xa0\n\xa0• b\nc", 2 / 3),
+        ("rule_duplicated_characters", "ab\n  \nab\n  \n", 2 / 8),
+        ("rule_c4_sentences", "It is (said he). Is it?\nIt is 3.5 now [4]", 2),
         ("rule_c4_sentences", "One is here. Two is there! Is three?\nno\nA last one.", 4),
         ("rule_long_lines", "x" * 200 + "\n" + "y" * 199, 1),
         ("rule_terminal_lines", 'a.\nb"\nc\n\nd!', 3 / 4),

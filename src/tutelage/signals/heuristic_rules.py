@@ -72,8 +72,8 @@ BATCH_BYTES = 1 << 20
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
 
-def word_columns(words: Words) -> dict[str, np.ndarray]:
-    """Word rules of every document [D]; means and shares of no words are 0."""
+def word_columns(words: Words, lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """Word rules of every document [D], `lengths` [W] its words'; means and shares of no words are 0."""
     documents = len(words.bounds) - 1
     owner = words.documents
     counts = np.diff(words.bounds)
@@ -85,7 +85,7 @@ def word_columns(words: Words) -> dict[str, np.ndarray]:
     some = np.maximum(counts, 1)
     return {
         "rule_words": counts,
-        "rule_mean_word": np.bincount(owner, word_lengths(words), documents) / some,
+        "rule_mean_word": np.bincount(owner, lengths, documents) / some,
         "rule_alpha_words": np.bincount(owner[~all_digits], minlength=documents) / some,
         "rule_stop_words": stops,
     }
@@ -96,13 +96,14 @@ def rule_columns(array: pa.LargeStringArray) -> dict[str, np.ndarray]:
     words = hash_words(array)
     rows = array.to_pylist()
     characters = np.array([len(text) for text in rows], dtype=np.int64)
-    columns = word_columns(words)
-    letters = np.bincount(words.documents, word_lengths(words), len(rows))
+    lengths = word_lengths(words)
+    columns = word_columns(words, lengths)
+    letters = np.bincount(words.documents, lengths, len(rows))
     columns["rule_alphanumeric"] = letters / np.maximum(characters, 1)
     counted = [line_columns(text, int(n)) for text, n in zip(rows, columns["rule_words"])]
     for name in line_columns("", 0):
         columns[name] = np.array([row[name] for row in counted], dtype=np.float64)
-    return columns | ngram_shares(words, characters)
+    return columns | ngram_shares(words, lengths, characters)
 
 
 class HeuristicRules(Scorer):
