@@ -8,8 +8,10 @@ import pytest
 from tutelage.core.errors import InputError
 from tutelage.core.store import Store
 from tutelage.models.toy import tiny_causal_lm
-from tutelage.report.build import build_view, item_differences, loss_curves, training_rows
+from tutelage.report.build import build_view
+from tutelage.report.plots import item_differences, loss_curves
 from tutelage.report.render import render
+from tutelage.report.tables import training_rows
 from tutelage.runs import Recipe, run
 from tutelage.runs.ledger import Ledger
 from tutelage.runs.payload import load_fit
@@ -179,7 +181,7 @@ def test_an_unknown_run_is_named(workspace, tmp_path):
 
 
 MUTATIONS = [
-    ("src/tutelage/report/build.py", "    found += training_rows(run)\n", ""),
-    ("src/tutelage/report/build.py", "part(dropped, trained + dropped)", "part(dropped, trained)"),
+    ("src/tutelage/report/tables.py", "    found += training_rows(run)\n", ""),
+    ("src/tutelage/report/tables.py", "part(dropped, trained + dropped)", "part(dropped, trained)"),
     ("src/tutelage/runs/compute.py", '("rows", "truncated_rows", "dropped_rows")', '("rows", "truncated_rows")'),
 ]

@@ -18,6 +18,8 @@ from tutelage.core.errors import StoreError
 from tutelage.report.text import visible
 
 FOLDER = Path(__file__).resolve().parent
+# Outcome of a comparison -> its colour; any other outcome is a refusal.
+TONE = {"better": "better", "worse": "worse", "equivalent": "equivalent", "undecided": "undecided"}
 
 
 @dataclass(frozen=True)
