@@ -15,7 +15,8 @@ PROOF = {"data.select.top_k": ["consistent", "verified"]}
 MUTATIONS = [
     ("src/tutelage/data/select/top_k.py", "signed(values, self.direction, self.column)", "values"),
     ("src/tutelage/data/select/_shared.py", 'side="left")) + 1)', 'side="left")))'),
-    ("src/tutelage/data/select/_shared.py", "budget.tokens * shares_tokens[g]", "budget.tokens * shares_rows[g]"),
+    ("src/tutelage/data/select/_shared.py", "[tokens[r].sum() for r in rows]", "[len(r) for r in rows]"),
+    ("src/tutelage/data/select/_shared.py", 'gave = order[counts["rows_taken"][order] > 0]', "gave = order"),
     ("src/tutelage/data/select/_shared.py", "lexsort((hash64_many(seed, ids), -keys))", "lexsort((-keys,))"),
 ]
 
@@ -104,6 +105,19 @@ def test_largest_remainder_sums_exactly():
     shares = np.random.default_rng(0).dirichlet(np.ones(7))
     parts = largest_remainder(shares, 100)
     assert parts.sum() == 100 and (np.abs(parts - 100 * shares) < 1).all()
+
+
+def test_report_lists_who_gave_rows_and_counts_the_others():
+    """Of 300 sources the ten best rows come from ten; a source may give rows without tokens."""
+    rows = [{"text": "t", "score": float(i), "n_tokens": i % 295, "source": f"s{i:03}"} for i in range(300)]
+    got = TopK(column="score", direction="higher", budget={"rows": 10}).apply(Dataset.from_rows(rows), {})
+    assert list(got.report["taken_from"]["source"]) == [
+        "s294", "s293", "s292", "s291", "s290", "s299", "s298", "s297", "s296", "s295",
+    ]  # fmt: skip
+    assert got.report["others"]["source"] == {"nothing_taken": 290, "not_listed": 0}
+    many = TopK(column="score", direction="higher", budget={"rows": 150}).apply(Dataset.from_rows(rows), {})
+    assert len(many.report["taken_from"]["source"]) == 100
+    assert many.report["others"]["source"] == {"nothing_taken": 150, "not_listed": 50}
 
 
 def test_report_says_what_was_taken_from_where():

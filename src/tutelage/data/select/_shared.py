@@ -26,6 +26,8 @@ TOKENS = "n_tokens"
 BYTES_PER_TOKEN = 4
 # Columns by which a selection is broken down in its report, where they exist.
 BREAKDOWN = ("source", "kind")
+# A column with one value per row would drown the report.
+LISTED = 100
 _LOSS_LIKE = re.compile(r"(.*_)?(nll|ppl|perplexity|bpb|bpc|loss)(_.*)?")
 
 
@@ -175,7 +177,7 @@ def finish(
         "rows_taken": int(mask.sum()),
         "tokens_in": int(sizes.tokens.sum()),
         "tokens_taken": int(sizes.tokens[mask].sum()),
-        "taken_from": _breakdown(dataset, mask, sizes.tokens),
+        **_breakdown(dataset, mask, sizes.tokens),
     }
     if values is None:
         return dataset.keep(mask, "not selected: not drawn", report)
@@ -257,8 +259,10 @@ def _refuse_short(order: np.ndarray, tokens: np.ndarray, budget: Budget, who: st
             )
 
 
-def _breakdown(dataset: Dataset, mask: np.ndarray, tokens: np.ndarray) -> dict[str, dict[str, dict[str, int]]]:
-    tables = {}
+def _breakdown(dataset: Dataset, mask: np.ndarray, tokens: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Per column: the values that contributed, most tokens first, and how many others there are."""
+    tables: dict[str, dict[str, dict[str, int]]] = {}
+    others: dict[str, dict[str, int]] = {}
     for column in BREAKDOWN:
         if column not in dataset.column_names:
             continue
@@ -269,9 +273,10 @@ def _breakdown(dataset: Dataset, mask: np.ndarray, tokens: np.ndarray) -> dict[s
             "tokens_in": np.bincount(groups, tokens, len(names)),
             "tokens_taken": np.bincount(groups[mask], tokens[mask], len(names)),
         }
-        # The largest hundred values: a column with one value per row would drown the report.
-        largest = np.argsort(-counts["tokens_in"], kind="stable")[:100]
+        order = np.argsort(-counts["tokens_taken"], kind="stable")
+        gave = order[counts["rows_taken"][order] > 0]
         tables[column] = {
-            str(names[g]): {name: int(values[g]) for name, values in counts.items()} for g in largest
+            names[g]: {name: int(values[g]) for name, values in counts.items()} for g in gave[:LISTED]
         }
-    return tables
+        others[column] = {"nothing_taken": len(names) - len(gave), "not_listed": max(0, len(gave) - LISTED)}
+    return {"taken_from": tables, "others": others}
