@@ -43,7 +43,7 @@ def test_bounds_are_inclusive_and_the_first_failing_rule_is_the_reason():
     assert got.report["rows_failing_each_rule"] == {"x": 3, "y": 2}
 
 
-@pytest.mark.parametrize("profile", ["gopher", "c4", "fineweb", "code"])
+@pytest.mark.parametrize("profile", ["gopher", "c4", "mc4", "fineweb", "code"])
 def test_every_threshold_just_inside_and_just_outside(profile):
     rules = PROFILES[profile]
     good = {c: float(low if low is not None else high) for c, (low, high) in rules.items()}
@@ -72,6 +72,7 @@ def test_published_thresholds():
     fineweb = [0.12, 0.67, 0.01, 0.3]
     assert [low if low is not None else high for low, high in PROFILES["fineweb"].values()] == fineweb
     assert PROFILES["code"]["rule_alphanumeric"] == (0.25, None)
+    assert PROFILES["mc4"] == {"rule_long_lines": (3, None)}
 
 
 def test_profile_over_real_columns_and_own_bounds_replace_those_of_the_profile():

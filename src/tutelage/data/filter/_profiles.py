@@ -30,6 +30,7 @@ C4: dict[str, Bound] = {
     "rule_braces": (None, 0),
     "rule_c4_sentences": (5, None),
 }
+MC4: dict[str, Bound] = {"rule_long_lines": (3, None)}
 FINEWEB: dict[str, Bound] = {
     "rule_terminal_lines": (0.12, None),
     "rule_short_lines": (None, 0.67),
@@ -45,6 +46,7 @@ CODE: dict[str, Bound] = {
 PROFILES: dict[str, dict[str, Bound]] = {
     "gopher": GOPHER,
     "c4": C4,
+    "mc4": MC4,
     "fineweb": FINEWEB,
     "code": CODE,
     "none": {},

@@ -46,7 +46,7 @@ class Bounds(Record):
 
 
 class Rules(Transform):
-    """`profile` "gopher", "c4", "fineweb", "code" or "none"; `keep` maps a column to its bounds."""
+    """`profile` "gopher", "c4", "mc4", "fineweb", "code" or "none"; `keep` maps a column to its bounds."""
 
     profile: str = "gopher"
     keep: dict[str, Bounds] = Field(default={})
