@@ -125,6 +125,9 @@ def test_actions(base):
 
 def test_without_replay_and_price_it_is_plain_training_to_the_bit(base):
     options = {"budget": Budget(tokens=1000), "learning_rate": 1e-2, "step_tokens": 400, "max_length": 128}
+    # Every field of training.fit means the same here.
+    options |= {"weight_decay": 0.3, "gradient_clip": 0.2, "gradient_checkpointing": True, "seed": 3}
+    options |= {"update_rule": None}
     plain = build("training.fit", {**options, "schedule": {"use": "training.schedules.wsd"}})
     one, record = plain.train(base, rows("domain", 40, 1), progress=False)
     two, watched = run(
