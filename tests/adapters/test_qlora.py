@@ -122,3 +122,13 @@ def test_another_device_is_refused(monkeypatch):
     monkeypatch.setattr(type(base), "device", property(lambda self: torch.device("mps")))
     with pytest.raises(ConfigError, match="not available on this device"):
         build("adapters.qlora").convert({"base": base}, None, {})
+
+
+def test_fields_of_lora_reach_the_adapter():
+    base = wide()
+    found = qlora(base, targets=("q_proj",), dropout=0.25)
+    adapted = [name for name in weights(found) if "lora_A" in name]
+    assert adapted and all("q_proj" in name for name in adapted)
+    assert 0.25 in {part.p for part in found.module.modules() if isinstance(part, torch.nn.Dropout)}
+    first, again, other = (weights(qlora(base, seed=seed))[adapted[0]] for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)

@@ -38,3 +38,12 @@ def test_seeds_and_distinctness():
 def test_nothing_to_plant_in():
     with pytest.raises(InputError, match="no row"):
         Canaries().apply(DATA.keep(np.zeros(20, bool), "all"), {})
+
+
+def test_the_column_and_the_seed_are_those_asked_for():
+    pairs = Dataset.from_rows([{"id": str(i), "prompt": f"ask {i}", "text": f"row {i}"} for i in range(20)])
+    planted = apply_transform(Canaries(count=2, column="prompt"), pairs, {})
+    assert planted.column("text").to_pylist() == pairs.column("text").to_pylist()
+    assert planted.column("prompt").to_pylist() != pairs.column("prompt").to_pylist()
+    reports = [Canaries(seed=seed).apply(DATA, {}).report["canaries"] for seed in (0, 0, 1)]
+    assert reports[0] == reports[1] != reports[2]

@@ -120,3 +120,17 @@ def test_bad_input():
         chosen(scored(), column="score", standardise_within="domain", budget=Budget(rows=3))
     with pytest.raises(ConfigError, match="say whether high or low"):
         chosen(scored(), column="bpb", budget=Budget(rows=3))
+
+
+def test_seed_groups_and_short_stock():
+    data = scored(200)
+    budget = Budget(rows=30)
+    draws = [chosen(data, column="score", budget=budget, seed=seed).ids() for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    best = chosen(data, column="score", temperature=1e-6, budget=budget)
+    groups = chosen(data, column="score", temperature=1e-6, budget=budget, group_column="source")
+    counts = [c["rows_taken"] for c in groups.report["taken_from"]["source"].values()]
+    assert counts == [10, 10, 10] and groups.ids() != best.ids()
+    with pytest.raises(ConfigError, match="larger than what there is"):
+        chosen(data, column="score", budget=Budget(rows=1000))
+    assert chosen(data, column="score", budget=Budget(rows=1000), allow_short=True).num_rows == 199

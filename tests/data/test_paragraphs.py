@@ -71,3 +71,19 @@ def test_bad_input():
         dedup([{"id": "a", "prompt": "x"}])
     with pytest.raises(InputError, match="cut before"):
         Paragraphs().apply(dedup(corpus(3), min_words=0), {})
+
+
+@pytest.mark.parametrize("bloom", [0.3, 1e-4])
+def test_bounded_memory_finds_the_same(bloom):
+    rows = corpus()
+    assert list(dedup(rows, min_words=0, bloom=bloom).rows()) == list(dedup(rows, min_words=0).rows())
+
+
+def test_the_unit_and_the_shortest_piece():
+    rows = [
+        {"id": "a", "text": f"{NOTICE}\nfirst of two lines"},
+        {"id": "b", "text": f"{NOTICE}\nsecond of two lines"},
+    ]
+    assert dedup(rows, min_words=0).column("text").to_pylist()[1] == "second of two lines"
+    assert dedup(rows, min_words=0, unit="paragraph").column("removed_characters").to_pylist() == [0, 0]
+    assert dedup(rows, min_words=0, min_characters=100).column("removed_characters").to_pylist() == [0, 0]

@@ -82,3 +82,11 @@ def test_bad_input():
             Replay().start(data, 0)
     with pytest.raises(InputError, match="replay"):
         Replay().start(Dataset.from_rows([{"id": "a", "text": "x"}]), 0)
+
+
+def test_the_column_says_which_rows_are_replayed():
+    marked = Dataset.from_rows([{"id": str(i), "text": "x", "replay": False, "old": i > 7} for i in range(10)])
+    found = drawn(Replay(column="old", share=0.5).start(marked, 0), 8)
+    assert sum(i > 7 for i in found) == 4
+    with pytest.raises(InputError, match="no replay rows"):
+        Replay(share=0.5).start(marked, 0)

@@ -97,3 +97,13 @@ def test_bad_input():
         SentenceSpans().apply(dedup(corpus(3)), {})
     with pytest.raises(ConfigError, match="bloom"):
         SentenceSpans(bloom=1.0)
+
+
+def test_a_window_of_one_sentence_cuts_single_repeats():
+    rows = [
+        {"id": "a", "text": "The notice is here. One thing. Two things."},
+        {"id": "b", "text": "The notice is here. Three things. Four things."},
+    ]
+    assert dedup(rows, min_sentences=0).column("removed_characters").to_pylist() == [0, 0]
+    text = dedup(rows, min_sentences=0, sentences=1).column("text").to_pylist()[1]
+    assert "notice" not in text and "Three things." in text

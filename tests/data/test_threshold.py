@@ -53,3 +53,10 @@ def test_bad_input():
         Threshold(min=2, max=1)
     with pytest.raises(InputError, match="no rows"):
         chosen(scored(2).keep(np.zeros(2, bool), "gone"), column="score")
+
+
+def test_a_budget_above_the_band_takes_all_of_it_where_allowed():
+    data = scored()
+    band = chosen(data, column="score", min=1.0)
+    short = chosen(data, column="score", min=1.0, budget=Budget(rows=150), allow_short=True)
+    assert short.ids() == band.ids() and 0 < band.num_rows < 150

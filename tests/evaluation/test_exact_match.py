@@ -80,3 +80,29 @@ def test_a_chat_prompt_goes_through_the_template():
     messages = [{"messages": [{"role": "user", "content": "Say hi"}], "answer": "hi"}]
     again = ExactMatch(max_new_tokens=2).evaluate(model, Dataset.from_rows(messages), {})
     assert again.items.table["raw"].to_pylist() == result.items.table["raw"].to_pylist()
+
+
+class Talking(LookupModel):
+    """A table model with a chat template."""
+
+    template = "angle brackets"
+
+    def chat_prompt(self, messages):
+        return "".join(f"<{message['content']}>" for message in messages)
+
+
+def test_seed_temperature_and_chat_reach_the_generation():
+    given = {}
+
+    class Recording(Talking):
+        def generate(self, prompts, **options):
+            given.update(options, prompts=prompts)
+            return super().generate(prompts, **options)
+
+    rows = Dataset.from_rows([{"prompt": "Q", "answer": "b"}])
+    model = Recording(outputs={("Q", 0): "a", ("Q", 3): "b", "<Q>": "c"})
+    assert ExactMatch().evaluate(model, rows, {}).estimate == 0.0
+    assert ExactMatch(seed=3, temperature=0.7).evaluate(model, rows, {}).estimate == 1.0
+    assert given["temperature"] == 0.7
+    ExactMatch(chat=True).evaluate(model, rows, {})
+    assert given["prompts"] == ["<Q>"]

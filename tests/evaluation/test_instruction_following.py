@@ -142,3 +142,22 @@ def test_the_probes_run_on_a_chat_model_and_open_no_connection(monkeypatch):
     assert result.cost.generated_tokens <= 240
     # An untrained model babbles.
     assert result.estimate < 0.2
+
+
+class Talking(LookupModel):
+    """A table model with a chat template."""
+
+    template = "angle brackets"
+
+    def chat_prompt(self, messages):
+        return "".join(f"<{message['content']}>" for message in messages)
+
+
+def test_chat_and_stop_change_what_is_asked_and_judged():
+    rows = Dataset.from_rows([{"prompt": "Q", "checks": [{"kind": "one_word"}]}])
+    model = Talking(outputs={"Q": "one\nand more", "<Q>": "two words"})
+    assert InstructionFollowing().evaluate(model, rows, {}).estimate == 0.0
+    assert model.asked == ["<Q>"], "a template is used where there is one"
+    assert InstructionFollowing(chat=False).evaluate(model, rows, {}).estimate == 0.0
+    assert model.asked[-1] == "Q"
+    assert InstructionFollowing(chat=False, stop=("\n",)).evaluate(model, rows, {}).estimate == 1.0

@@ -77,6 +77,12 @@ def test_fields_reach_the_method():
     assert LocalTasks(window=32).task("ppl") == BitsPerByte(window=32)
 
 
+def test_chat_stop_and_extract_reach_the_method():
+    fields = {"chat": True, "stop": ("end",), "extract": "a+"}
+    assert LocalTasks(**fields).task("gen") == ExactMatch(chat=True, stop=("end",), extract="a+") != ExactMatch()
+    assert LocalTasks(chat=True).task("mc") == MultipleChoice(chat=True) != MultipleChoice()
+
+
 def test_score_is_exact_match():
     assert LocalTasks().score({"type": "gen", "answer": "x"}, "X.") == 1.0
     assert LocalTasks().score({"type": "mc", "answer": "x"}, "x") is None

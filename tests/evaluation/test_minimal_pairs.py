@@ -39,6 +39,12 @@ def test_the_prompt_comes_first():
     assert model.asked == [("One", " cat"), ("One", " dog")]
 
 
+def test_the_delimiter_stands_between_prompt_and_text():
+    model = LookupModel()
+    MinimalPairs(delimiter=": ").evaluate(model, Dataset.from_rows(ROWS[2:]), {})
+    assert model.asked == [("One", ": cat"), ("One", ": dog")]
+
+
 def test_a_missing_text_names_the_row():
     with pytest.raises(InputError, match="row p2"):
         MinimalPairs().evaluate(LookupModel(), Dataset.from_rows([{"id": "p2", "good": "x", "bad": ""}]), {})

@@ -158,3 +158,21 @@ def test_equals_log_softmax_of_the_logits():
             logits = model.module(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
         expected = sum(float(logits[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
         assert found == pytest.approx(expected, abs=1e-4)
+
+
+class Talking(LookupModel):
+    """A table model with a chat template."""
+
+    template = "angle brackets"
+
+    def chat_prompt(self, messages):
+        return "".join(f"<{message['content']}>" for message in messages)
+
+
+def test_delimiter_and_chat_change_what_is_asked():
+    rows = Dataset.from_rows([{"prompt": "Q", "choices": ["a", "b"], "answer": 0}])
+    model = Talking()
+    MultipleChoice(delimiter="\n").evaluate(model, rows, {})
+    assert model.asked == [("Q", "\na"), ("Q", "\nb")]
+    MultipleChoice(chat=True).evaluate(model, rows, {})
+    assert model.asked[2:] == [("<Q>", " a"), ("<Q>", " b")]

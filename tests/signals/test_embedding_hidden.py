@@ -47,3 +47,11 @@ def test_empty_rows_are_zero_and_do_not_disturb(model):
     assert np.allclose(np.delete(found, 1, axis=0), embed(model, TEXTS), atol=1e-5)
     with pytest.raises(InputError, match="no text to embed"):
         embed(model, ["", ""])
+
+
+def test_the_mean_may_come_from_a_sample_of_rows(model):
+    whole = embed(model, TEXTS)
+    samples = [embed(model, TEXTS, fit_rows=2, seed=seed) for seed in range(4)]
+    assert all(not np.allclose(sample, whole, atol=1e-3) for sample in samples)
+    assert len({sample.tobytes() for sample in samples}) > 1
+    assert np.array_equal(samples[0], embed(model, TEXTS, fit_rows=2, seed=0))

@@ -53,6 +53,12 @@ def test_the_most_frequent_features_stay():
     assert np.isclose(state["idf"].min(), 1.0), "the word of every row has idf 1"
 
 
+def test_words_of_few_rows_are_left_out():
+    data = Dataset.from_rows({"id": f"r{i}", "text": t} for i, t in enumerate(["a b c", "a b d", "a e f"]))
+    sizes = [len(EmbeddingTfidf(ngrams=1, min_rows=n).fit(data, {})["columns"]) for n in (1, 2)]
+    assert sizes == [6, 2], "a and b stand in two rows"
+
+
 def test_rows_without_known_words_are_zero_and_the_fit_may_sample():
     found = embed([*TEXTS, "", "zzqx qqzv"], dimensions=8)
     assert not found[-2:].any()

@@ -43,6 +43,12 @@ def test_outliers_stand_alone_and_copies_do_not():
     assert NeighbourDistance().k == 6
 
 
+def test_the_column_is_the_one_asked_for():
+    rows = [{"id": f"r{i}", "embedding": [0.0, 0.0], "own": [float(i), 0.0]} for i in range(4)]
+    found = score_dataset(NeighbourDistance(column="own", k=1), Dataset.from_rows(rows), {})
+    assert found.numpy("neighbour_distance").tolist() == [1.0] * 4
+
+
 def test_bad_input():
     points = np.eye(6)
     assert len(distances(points, k=5)) == 6

@@ -28,3 +28,8 @@ def test_spans_point_at_the_repeated_pieces():
     assert score()[1]["duplicate_spans"] == []
     lines = score(unit="line", min_characters=20)
     assert len(lines[1]["duplicate_spans"]) == 3
+
+
+def test_bounded_memory_finds_the_same():
+    for bloom in (0.3, 1e-4):
+        assert score(unit="paragraph", bloom=bloom) == score(unit="paragraph")

@@ -7,6 +7,7 @@ from toy.training_bed import dataset, model, same, weights
 from tutelage.core.discovery import build
 from tutelage.core.errors import ConfigError, TrainingError
 from tutelage.core.meter import Meter
+from tutelage.core.method import RunningUpdate, UpdateRule
 from tutelage.core.records import Budget
 from tutelage.models.load import load_model
 
@@ -139,3 +140,26 @@ def test_a_model_without_weights_is_refused():
 
 def test_budget_record_is_accepted():
     assert build("training.fit", {"budget": Budget(seconds=1.5)}).budget.seconds == 1.5
+
+
+class Halt(UpdateRule):
+    """Throws every gradient away."""
+
+    def start(self, model, seed):
+        return _Halt()
+
+
+class _Halt(RunningUpdate):
+    def after_backward(self, model, gradients, weight):
+        for gradient in gradients.values():
+            gradient.zero_()
+        return weight
+
+
+def test_update_rule_and_weight_decay_act():
+    base = model("llama")
+    still, _ = build("training.fit", {**SMALL, "update_rule": Halt(), "weight_decay": 0.0}).train(base, dataset())
+    assert same(weights(still), weights(base)), "no gradient, no decay: no change"
+    shrunk, _ = build("training.fit", {**SMALL, "update_rule": Halt(), "weight_decay": 5.0}).train(base, dataset())
+    before, after = (weights(lm)["model.layers.0.mlp.up_proj.weight"].norm() for lm in (base, shrunk))
+    assert after < 0.99 * before

@@ -163,6 +163,14 @@ def test_causal_lm_trains_every_token_once(lm):
     )
 
 
+def test_the_end_token_is_a_choice(lm):
+    row = {"id": "r", "text": "a short text"}
+    ended, open_ended = (
+        build("training.objectives.causal_lm", {"eos": eos}).encode(row, lm, 64)[-1].ids for eos in (True, False)
+    )
+    assert ended == [*open_ended, lm.eos_id]
+
+
 def test_causal_lm_learns_prompts_and_conversations_whole(lm):
     objective = build("training.objectives.causal_lm")
     for row in (PAIRS[0], CHAT):
