@@ -20,6 +20,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/tutelage fetch smollm2
+	$(BIN)/tutelage plan recipes/specialise.yaml --workspace demo --prepare
 	$(BIN)/tutelage run recipes/specialise.yaml --workspace demo
 	$(BIN)/tutelage report --workspace demo
 

@@ -391,6 +391,7 @@ class TestFirstSeeds:
         [
             ({"first_seeds": {"random": 1}}, "fewer runs"),
             ({"first_seeds": {"fakes": 1}}, "fewer runs"),
+            ({"first_seeds": {"fake": 1}, "placebo": "fake"}, "placebo and oracle"),
             ({"first_seeds": {"fake": 4}}, "more seeds than there are"),
             ({"first_seeds": {"fake": 1}, "primary": [["fake", "random"]]}, "more than one seed"),
         ],

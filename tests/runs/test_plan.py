@@ -2,7 +2,7 @@
 
 import pytest
 
-from tutelage.runs import Ledger, plan
+from tutelage.runs import Ledger, plan, prepare
 
 ARMS = {"random": {}, "more": {"trained": {"rate": 2.0}}}
 
@@ -74,7 +74,7 @@ def test_training_without_history_is_measured_when_its_inputs_are_there(bed, mon
 
     def estimate(self, model, dataset):
         seen.append((model.skill, dataset.num_rows))
-        return SimpleNamespace(seconds=12.5, peak_bytes=34)
+        return SimpleNamespace(seconds=12.5, tokens=200, flops=600.0, peak_bytes=34)
 
     monkeypatch.setattr(ToyFit, "estimate", estimate, raising=False)
     assert by_name(plan(bed.recipe(), bed.folder))["trained"].seconds is None
@@ -113,3 +113,39 @@ def test_limit_is_planned_too(bed):
     bed.run(limit=5)
     assert all(step.cached for step in plan(bed.recipe(), bed.folder, limit=5).steps)
     assert not any(step.cached for step in plan(bed.recipe(), bed.folder).steps)
+
+
+def test_prepare_runs_what_no_training_is_behind_and_the_plan_foresees_the_rest(bed, monkeypatch):
+    from types import SimpleNamespace
+
+    from toy.toy_methods.training.toy_fit import ToyFit
+
+    probes = []
+
+    def estimate(self, model, dataset):
+        probes.append(dataset.num_rows)
+        return SimpleNamespace(seconds=10.0, tokens=100, flops=600.0, peak_bytes=34)
+
+    monkeypatch.setattr(ToyFit, "estimate", estimate, raising=False)
+    steps = bed.plain()["steps"]
+    steps.append({"name": "dev_result", "use": "evaluation.toy_task", "from": "dev", "model": "trained"})
+    tune = {"step": "trained", "field": "rate", "grid": [1.0, 3.0], "on": "dev_result", "budget": {"tokens": 50}}
+    compared = {"baseline": "random", "metric_step": "result", "budget": {"flops": 600}, "seeds": [0, 1]}
+    arms = {"base": {"result": {"model": "base"}}, **ARMS}
+    sources = {name: {"path": f"{name}.jsonl"} for name in ("pool", "test", "dev")}
+    recipe = bed.recipe(sources=sources, steps=steps, arms=arms, compare={**compared, "tune": tune})
+    prepared = prepare(recipe, bed.folder)
+    assert prepared.status == "prepared"
+    ran = Ledger(bed.folder).run(prepared.run_id)["steps"]
+    assert {step["step"] for step in ran if not step["cached"]} == {"pool", "test", "chosen", "result"}
+    made = plan(recipe, bed.folder)
+    assert all(step.cached for step in made.steps if step.name == "chosen")
+    assert probes == [20], "one measurement serves all runs of the method"
+    # 600 FLOPs take 10 s; a point of the search has 50 of the 100 tokens. `more` writes its rate: no search.
+    trained = [(s.arm, s.seed, s.seconds) for s in made.steps if s.name == "trained" and not s.cached]
+    assert trained == [
+        ("random (search)", 0, 5.0),
+        ("random (search)", 0, 5.0),
+        *((arm, seed, 10.0) for arm in ("random", "more") for seed in (0, 1)),
+    ]
+    assert {s.peak_bytes for s in made.steps if s.name == "trained" and not s.cached} == {34}

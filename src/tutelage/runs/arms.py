@@ -70,23 +70,39 @@ def check_compare(recipe: Recipe, main: "Graph", graphs: Mapping[str, "Graph"]) 
     for key, named in (("placebo", compare.placebo), ("oracle", compare.oracle)):
         if named is not None and named not in graphs:
             raise unknown(f"{key} names no arm", recipe.where("compare", key), named, graphs)
-    for number, name in enumerate(compare.once):
-        if name not in graphs or name in (compare.baseline, compare.placebo, compare.oracle):
+    for name, count in compare.first_seeds.items():
+        if name not in graphs or name == compare.baseline:
             raise unknown(
-                "once names arms that no claim is about",
-                recipe.where("compare", "once", number),
+                "first_seeds names arms that may have fewer runs",
+                recipe.where("compare", "first_seeds", name),
                 name,
                 graphs,
-                expected="an arm other than baseline, placebo and oracle",
+                expected="an arm other than the baseline",
+            )
+        if name in (compare.placebo, compare.oracle) and name in compare.single:
+            raise ConfigError(
+                "placebo and oracle need more than one seed",
+                where=recipe.where("compare", "first_seeds", name),
+                expected="at least 2, better 3",
+                found=count,
+                remedy="raise it, or leave the arm out of compare.first_seeds",
+            )
+        if count > len(compare.seeds):
+            raise ConfigError(
+                "an arm cannot have more seeds than there are",
+                where=recipe.where("compare", "first_seeds", name),
+                expected=f"at most {len(compare.seeds)}",
+                found=count,
+                remedy="add seeds to compare.seeds",
             )
     for number, pair in enumerate(compare.primary or ()):
-        if set(pair) & set(compare.once):
+        if set(pair) & compare.single:
             raise ConfigError(
-                "a primary comparison needs all seeds of both arms",
+                "a primary comparison needs more than one seed of both arms",
                 where=recipe.where("compare", "primary", number),
-                expected="arms that run with every seed",
+                expected="arms that run with several seeds",
                 found=", ".join(pair),
-                remedy="take the arm out of compare.once",
+                remedy="give the arm more in compare.first_seeds, or take it out there",
             )
         for name in pair:
             if name not in graphs:

@@ -8,7 +8,6 @@ and seeds answer the same items.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from tutelage.core.errors import ComparisonError, TrainingError
@@ -49,7 +48,7 @@ def declaration(recipe: Recipe, graphs: dict[str, Graph], metric: str) -> dict[s
     compare = recipe.compare
     assert compare is not None
     special = {compare.baseline, compare.placebo, compare.oracle}
-    special |= set(compare.once)
+    special |= compare.single
     default = [(arm, compare.baseline) for arm in graphs if arm not in special and is_trained(graphs[arm], metric)]
     pairs = compare.primary if compare.primary is not None else default
     return {
@@ -100,7 +99,8 @@ def fixed_steps(recipe: Recipe, graph: Graph, metric: str) -> frozenset[str]:
 
 
 def arm_contexts(recipe: Recipe, graph: Graph, arm: str) -> Iterator[tuple[list[str], Context]]:
-    """What `run_comparison` will run for an arm, for the planner: (steps, context) per seed, search left out."""
+    """What `run_comparison` will run for an arm, for the planner: (steps, context) per point of the search, then
+    per seed (with the value as written, since the search has not chosen yet)."""
     assert recipe.compare is not None
     metric = metric_step(recipe, build_graph(recipe))
     names = graph.ancestors([metric, *recipe.compare.also])
@@ -114,15 +114,44 @@ def arm_contexts(recipe: Recipe, graph: Graph, arm: str) -> Iterator[tuple[list[
             budgets = {training: lambda upstream, share: remaining(total * share, upstream, unit, arm)}
         elif arm != reference_arm(recipe, graphs, metric):
             budgets = {training: _unknown}
-    for seed in recipe.compare.seeds if is_trained(graph, metric) else [None]:
+    if recipe.compare.tune is not None and is_tuned(recipe, graph, arm, metric):
+        for _, point in search_points(recipe.compare, recipe.compare.tune, graph, arm, fixed):
+            yield graph.ancestors([recipe.compare.tune.on]), point
+    for seed in seeds_of(recipe.compare, arm, is_trained(graph, metric)):
         yield names, Context(arm=arm, seed=seed, budgets=budgets, fixed=fixed)
+
+
+def is_tuned(recipe: Recipe, graph: Graph, arm: str, metric: str) -> bool:
+    """Whether the search is for this arm: one that writes the tuned field itself is about that value."""
+    assert recipe.compare is not None
+    tune = recipe.compare.tune
+    if tune is None or tune.step not in graph.model_side(metric):
+        return False
+    return tune.field.partition(".")[0] not in all_arms(recipe)[arm].get(tune.step, {})
+
+
+def search_points(
+    compare: Compare, tune: Tune, graph: Graph, arm: str, fixed: frozenset[str]
+) -> Iterator[tuple[Any, Context]]:
+    """(value, context) of every point of the grid, all with the search's budget and the first seed."""
+    for value in tune.grid:
+        yield (
+            value,
+            Context(
+                arm=f"{arm} (search)",
+                seed=compare.seeds[0],
+                budgets={tune.step: lambda upstream, share: tune.budget},
+                fixed=fixed,
+                overrides={tune.step: with_field(graph.nodes[tune.step].step.fields, tune.field, value)},
+            ),
+        )
 
 
 def seeds_of(compare: Compare, arm: str, trained: bool) -> list[int | None]:
     """The training seeds an arm runs with; an untrained arm has none."""
     if not trained:
         return [None]
-    return list(compare.seeds[:1] if arm in compare.once else compare.seeds)
+    return list(compare.seeds[: compare.first_seeds.get(arm, len(compare.seeds))])
 
 
 def remaining(total: float, upstream: Cost, unit: str, arm: str) -> Budget:
@@ -174,7 +203,7 @@ class _Runner:
         wanted = graph.ancestors(measured_steps)
         overrides: dict[str, dict[str, Any]] = {}
         tune = self.compare.tune
-        if tune is not None and tune.step in graph.model_side(self.metric) and not self._set_by_arm(name, tune):
+        if tune is not None and is_tuned(self.engine.recipe, graph, name, self.metric):
             facts |= self._search(name, graph, fixed, tune)
             overrides = facts.pop("overrides")
         training = last_training(graph, self.metric)
@@ -215,20 +244,14 @@ class _Runner:
         trials: list[Trial] = []
         charges: dict[str, Cost] = {}
         best: tuple[float, Any] | None = None
-        point = Context(
-            arm=f"{name} (search)",
-            seed=self.compare.seeds[0],
-            budgets={tune.step: lambda upstream, share: tune.budget},
-            fixed=fixed,
-        )
-        before = self.engine.run(graph, graph.ancestors(other for other in node.references), point)
+        points = list(search_points(self.compare, tune, graph, name, fixed))
+        before = self.engine.run(graph, graph.ancestors(other for other in node.references), points[0][1])
         # Scoring and selection are charged to the arm itself, once.
         shared = {key for value in before.values() for key in value.charges}
         wanted = [step for step in graph.ancestors([tune.on]) if step not in before]
-        for value in tune.grid:
-            fields = with_field(node.step.fields, tune.field, value)
+        for value, point in points:
             try:
-                values = self.engine.run(graph, wanted, replace(point, overrides={tune.step: fields}), before)
+                values = self.engine.run(graph, wanted, point, before)
             except TrainingError as error:
                 charges |= {key: cost for key, cost in error.charges.items() if key not in shared}
                 trials.append(Trial(value=value, estimate=None, reason=error.what))
@@ -250,11 +273,6 @@ class _Runner:
             "tuned": {f"{tune.step}.{tune.field}": best[1]},
             "overrides": {tune.step: with_field(node.step.fields, tune.field, best[1])},
         }
-
-    def _set_by_arm(self, name: str, tune: Tune) -> bool:
-        """An arm that writes the tuned field itself is about that value; it is not searched for."""
-        changes = all_arms(self.engine.recipe)[name].get(tune.step, {})
-        return tune.field.partition(".")[0] in changes
 
     def _left(self, upstream: Cost, share: float, arm: str) -> Budget:
         assert self.total is not None and self.unit is not None

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +23,9 @@ from tutelage.core.errors import (
 )
 from tutelage.core.fingerprint import digest
 from tutelage.runs import gates, paths
+from tutelage.runs.arms import all_arms
 from tutelage.runs.checks import check_recipe
-from tutelage.runs.compare import run_comparison
+from tutelage.runs.compare import arm_contexts, run_comparison
 from tutelage.runs.engine import Engine, Listener
 from tutelage.runs.environment import environment
 from tutelage.runs.graph import build_graph
@@ -102,6 +103,19 @@ def run(
     return _execute(recipe, folder, f"{stamp}-{recipe.name}-{secrets.token_hex(2)}", limit, progress)
 
 
+def prepare(
+    recipe: Recipe, workspace: str | Path = ".", *, limit: int | None = None, progress: Listener | None = None
+) -> RunResult:
+    """Run only what no training step is behind (reading, scoring, selecting, measuring the untrained models).
+
+    A run in the same workspace finds all of it in the store, and a plan made now can foresee the rest.
+    """
+    check_recipe(recipe)
+    recipe = recipe if limit is None else limited(recipe, limit)
+    run_id = f"{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}-{recipe.name}-{secrets.token_hex(2)}"
+    return _execute(recipe, Path(workspace).resolve(), run_id, limit, progress, _before_training)
+
+
 def resume(run_id: str = "latest", workspace: str | Path = ".", *, progress: Listener | None = None) -> RunResult:
     """Go on with a run that was interrupted, suspended or killed, under its id; complete steps are not redone."""
     folder = Path(workspace).resolve()
@@ -111,7 +125,12 @@ def resume(run_id: str = "latest", workspace: str | Path = ".", *, progress: Lis
 
 
 def _execute(
-    recipe: Recipe, workspace: Path, run_id: str, limit: int | None, progress: Listener | None
+    recipe: Recipe,
+    workspace: Path,
+    run_id: str,
+    limit: int | None,
+    progress: Listener | None,
+    work: Callable[[Engine], RunResult] | None = None,
 ) -> RunResult:
     with _only_one(recipe, workspace), tracked(recipe, workspace, run_id, progress) as listener:
         engine = Engine(recipe, workspace, run_id, limit=limit, listener=listener)
@@ -124,7 +143,7 @@ def _execute(
         )
         listener({"event": "run", "run_id": run_id, "name": recipe.name})
         try:
-            result = _work(engine)
+            result = (work or _work)(engine)
         except KeyboardInterrupt:
             raise _stopped(engine, Interrupted("the run was interrupted"), "interrupted") from None
         except Interrupted as error:
@@ -140,6 +159,22 @@ def _execute(
         engine.ledger.finish(run_id, result.status)
         listener({"event": "finished", "run_id": run_id, "status": result.status})
         return result
+
+
+def _before_training(engine: Engine) -> RunResult:
+    recipe = engine.recipe
+    arms = list(all_arms(recipe)) if recipe.compare is not None else [None]
+    for arm in arms:
+        graph = build_graph(recipe, arm)
+        contexts = [(list(graph.nodes), Context())] if arm is None else arm_contexts(recipe, graph, arm)
+        for names, context in contexts:
+            learned: set[str] = set()
+            for name in names:
+                node = graph.nodes[name]
+                if node.card.kind == "Trainer" or learned & set(node.references):
+                    learned.add(name)
+            engine.run(graph, [name for name in names if name not in learned], context)
+    return RunResult(engine.run_id, engine.workspace, "prepared", EXIT_PASS)
 
 
 def _work(engine: Engine) -> RunResult:

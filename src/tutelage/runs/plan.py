@@ -1,8 +1,9 @@
 """What a run would do, before it does: steps in order, which are in the store, what the others will need.
 
 Seconds and bytes come from the ledger: earlier steps of the same method on the same base model in this workspace,
-scaled by FLOPs, tokens or rows (a trial with `--limit` is enough). A training step whose inputs are there already
-and that has no history is measured on the spot (two real steps on a copy). Whatever is left is unknown, and said.
+scaled by FLOPs, tokens or rows. The first training step whose inputs are there already and whose method has no
+history on its model is measured on the spot (two real steps on a copy). Whatever is left is unknown, and said:
+`prepare` first runs what comes before any training, which the run then finds in the store, and leaves little.
 """
 
 import statistics
@@ -163,12 +164,22 @@ class _Planner:
         self.seen.add(symbol)
         step = self._step(node, context, False if key else None, rows, method, needs)
         if key and step.seconds is None and hasattr(method, "estimate"):
-            found = method.estimate(handed.model.load() if handed.model else None, self._rows_of(node, handed))
-            step = replace(step, seconds=found.seconds, peak_bytes=found.peak_bytes, basis="two steps on a copy")
+            self._measure(node, method, handed, step)
+            step = self._step(node, context, False, rows, method, needs)
         return step
 
-    def _rows_of(self, node: Node, handed: Handed) -> Any:
-        return joined(node, [value.load() for value in handed.rows])
+    def _measure(self, node: Node, method: Any, handed: Handed, step: PlannedStep) -> None:
+        """Two steps on a copy become the history by which this and further steps of the method are foreseen."""
+        rows = joined(node, [value.load() for value in handed.rows])
+        found = method.estimate(handed.model.load() if handed.model else None, rows)
+        cost = Cost(
+            seconds=found.seconds,
+            trained_tokens=found.tokens,
+            forward_flops=found.flops,
+            peak_bytes=found.peak_bytes,
+        )
+        entry = {"as_if": cost.model_dump(), "rows_in": step.rows, "facts": {"of": handed.of}, "probe": True}
+        self.history[node.step.use].append(entry)
 
     def _symbol(self, node: Node, needs: Mapping[str, _Known], context: Context) -> str:
         """Equal for steps that will have equal keys once their inputs are there."""
@@ -211,6 +222,7 @@ class _Planner:
         if not past:
             return {"seconds": None, "peak_bytes": None, "basis": "unknown"}
         peak = max(cost.peak_bytes for cost in past) or None
+        measured = "two steps on a copy" if entries[0].get("probe") else f"{len(past)} earlier steps"
         rates: list[tuple[float, list[float], str]] = []
         if budget is not None and budget.flops is not None:
             rates.append((budget.flops, [c.seconds / c.flops for c in past if c.flops], "per FLOP"))
@@ -224,9 +236,9 @@ class _Planner:
         for amount, known, unit in rates:
             if known:
                 seconds = statistics.median(known) * amount
-                return {"seconds": seconds, "peak_bytes": peak, "basis": f"{len(known)} earlier steps, {unit}"}
+                return {"seconds": seconds, "peak_bytes": peak, "basis": f"{measured}, {unit}"}
         seconds = statistics.median(cost.seconds for cost in past)
-        return {"seconds": seconds, "peak_bytes": peak, "basis": f"{len(past)} earlier steps"}
+        return {"seconds": seconds, "peak_bytes": peak, "basis": measured}
 
 
 def _rows_out(node: Node, method: Any, rows: int | None) -> int | None:

@@ -7,7 +7,7 @@ of an earlier step, a source or a model.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
@@ -149,8 +149,9 @@ class Compare(_Strict):
     """Which arms are compared, on what, at which equal cost.
 
     `baseline` is an arm, or a method that takes the place of the step it is the baseline of. `primary` pairs are
-    declared before anything runs; without them every other arm against the baseline is primary. Arms in `once` run
-    with the first seed alone: they serve gates, and no claim is made about them.
+    declared before anything runs; without them every other arm against the baseline is primary. `first_seeds`
+    gives an arm fewer runs, with the first so many seeds: it is compared over these; with one, it serves gates
+    alone and no claim is made about it.
     """
 
     baseline: str
@@ -161,10 +162,15 @@ class Compare(_Strict):
     seeds: list[int] = Field(default_factory=lambda: [0, 1, 2], min_length=1)
     tune: Tune | None = None
     primary: list[tuple[str, str]] | None = None
-    once: list[str] = Field(default_factory=list)
+    first_seeds: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     margin: float | None = Field(default=None, gt=0)
     placebo: str | None = None
     oracle: str | None = None
+
+    @property
+    def single(self) -> set[str]:
+        """Arms that run with one seed where others have more: they serve gates."""
+        return {arm for arm, count in self.first_seeds.items() if count == 1 and len(self.seeds) > 1}
 
     @model_validator(mode="after")
     def _axes(self) -> Self:

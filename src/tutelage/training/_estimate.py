@@ -5,6 +5,7 @@ memory is taken), once against the clock. Then seconds = tokens * seconds per to
 and the peak is what the copy's step really took, weights, masters, moments, gradients and activations together.
 """
 
+import gc
 import math
 import time
 from typing import Any
@@ -16,7 +17,7 @@ from tutelage.training._batches import Batches
 from tutelage.training._copy import trainable_copy
 from tutelage.training._gradients import accumulate, recompute_activations
 from tutelage.training._optim import Optimizer, backward_flops
-from tutelage.training._progress import peak_bytes
+from tutelage.training._progress import forget_peak, peak_bytes
 
 
 class Estimate(Record):
@@ -25,6 +26,7 @@ class Estimate(Record):
 
     seconds: float
     tokens: int
+    flops: float
     steps: int
     tokens_per_second: float
     peak_bytes: int
@@ -34,6 +36,8 @@ class Estimate(Record):
 def estimate(model: Any, dataset: Any, step: Any, seed: int = 0) -> Estimate:
     """The estimate for the configured `training.fit` `step`; `model` and `dataset` are left as they were."""
     begun = time.perf_counter()
+    gc.collect()
+    forget_peak()
     random = checkpoints.random_state()
     checkpoints.seed_everything(seed)
     copy, settings = trainable_copy(model), step.settings()
@@ -77,6 +81,7 @@ def estimate(model: Any, dataset: Any, step: Any, seed: int = 0) -> Estimate:
     return Estimate(
         seconds=seconds if budget.seconds is None else min(seconds, budget.seconds),
         tokens=int(tokens),
+        flops=tokens * per_token_flops,
         steps=steps,
         tokens_per_second=1 / whole,
         peak_bytes=peak,

@@ -1,8 +1,10 @@
 """What a person sees while a model trains, and what is measured on the way: memory, time, MFU."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 Listener = Callable[[Mapping[str, Any]], None]
@@ -91,6 +93,17 @@ def peak_bytes(device: Any) -> int:
         import psutil
 
         return int(psutil.Process().memory_info().peak_wset)
+
+
+def forget_peak() -> None:
+    """Begin a new maximum for `peak_bytes` where the system can (CUDA, Linux)."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        # 5: reset the peak resident size (man 5 proc).
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def mfu(flops: float, seconds: float, device: Any, dtype: Any) -> float:
