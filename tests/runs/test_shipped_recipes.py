@@ -35,7 +35,7 @@ def test_recipe_is_valid_as_written(file):
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_recipe_runs_small(file, model, tmp_path):
     # A toy costs a hundred thousandth of the real model, so its budget in FLOPs is that much smaller too.
-    changes = [f"models.base.load={model}", "compare.budget.flops=2e9", "compare.tune.budget.tokens=200"]
+    changes = [f"models.base.load={model}", "compare.budget.flops=2e9", "compare.tune.budget.tokens=600"]
     result = run(load_recipe(file, changes, limit=60), tmp_path, limit=60)
     assert result.status in ("passed", "gate failed")
     trained = [arm for arm in result.comparison["arms"] if arm["trained"]]

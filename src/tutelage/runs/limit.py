@@ -9,11 +9,14 @@ from tutelage.core.records import Budget
 from tutelage.runs.recipe import Recipe, Step
 
 TOKENS_PER_ROW = 64
+# A training budget is met to the token: less than a prompt would leave nothing to learn.
+LEAST_TOKENS = 1024
 SECONDS = 10.0
 
 
 def limited(recipe: Recipe, rows: int) -> Recipe:
-    """Budgets of at most `rows` rows and 64 tokens per row, one seed, two rounds, two points of a grid."""
+    """Budgets of at most `rows` rows and 64 tokens per row (but 1024 in all), one seed, two rounds, two points of a
+    grid."""
     changes: dict[str, Any] = {"steps": [_small_step(step, rows) for step in recipe.steps]}
     changes["arms"] = {
         arm: {step: _small(fields, rows) for step, fields in steps.items()} for arm, steps in recipe.arms.items()
@@ -60,7 +63,8 @@ def _small_budget(given: Mapping[str, Any], rows: int) -> dict[str, Any]:
     if budget.rows is not None:
         small["rows"] = min(budget.rows, rows)
     if budget.tokens is not None or budget.flops is not None:
-        small["tokens"] = min(budget.tokens or rows * TOKENS_PER_ROW, rows * TOKENS_PER_ROW)
+        most = max(rows * TOKENS_PER_ROW, LEAST_TOKENS)
+        small["tokens"] = min(budget.tokens or most, most)
     if budget.seconds is not None:
         small["seconds"] = min(budget.seconds, SECONDS)
     return small

@@ -1,0 +1,24 @@
+"""`--limit` makes budgets small, and never too small to hold a document."""
+
+import pytest
+
+from tutelage.runs.limit import limited
+
+
+@pytest.mark.parametrize(
+    ("rows", "written", "found"),
+    [(3, 50_000, 1024), (100, 50_000, 6400), (3, 600, 600), (100, 5000, 5000)],
+)
+def test_tokens_of_a_small_budget(bed, rows, written, found):
+    recipe = bed.recipe(
+        steps=[
+            {
+                "name": "trained",
+                "use": "training.toy_fit",
+                "model": "base",
+                "from": "pool",
+                "budget": {"tokens": written},
+            }
+        ]
+    )
+    assert limited(recipe, rows).steps[0].fields["budget"] == {"tokens": found}
