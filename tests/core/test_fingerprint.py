@@ -1,6 +1,11 @@
 """Cache keys change with everything a result depends on and with nothing else."""
 
+import importlib
+import importlib.metadata
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +13,17 @@ import pytest
 from tutelage.core import discovery, fingerprint
 from tutelage.core.discovery import build
 from tutelage.core.fingerprint import code_hash, components, configuration, digest, method_key
+
+MUTATIONS = [
+    (
+        "src/tutelage/core/fingerprint.py",
+        "if module not in sys.modules or file not in _loaded_sources:",
+        "if True:",
+    ),
+    ("src/tutelage/core/fingerprint.py", "    _loaded_sources[_file] = _file.read_bytes()\n", "    pass\n"),
+    ("src/tutelage/core/fingerprint.py", '.split(".")[:2]', '.split(".")'),
+    ("src/tutelage/core/fingerprint.py", 'if any("train" in card.needs for card in cards)', "if cards"),
+]
 
 
 def test_digest_ignores_the_order_of_keys():
@@ -56,6 +72,8 @@ def package(tmp_path, monkeypatch):
     fingerprint._package_root.cache_clear()
     yield folder
     fingerprint._package_root.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "outside_pkg"]:
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +86,71 @@ def test_the_code_hash_follows_imports(package, file, same):
     assert (code_hash("outside_pkg.signals.method") == before) is same
 
 
+def test_the_code_of_a_loaded_module_is_what_was_loaded(package):
+    """An edit while the process runs changes the keys of later processes; this one goes on with the old code."""
+    before = code_hash("outside_pkg.signals.method")
+    importlib.import_module("outside_pkg.signals.shared")
+    source = package / "shared.py"
+    source.write_text(source.read_text() + "\n# changed\n")
+    assert code_hash("outside_pkg.signals.method") == before
+    del sys.modules["outside_pkg.signals.shared"]
+    assert code_hash("outside_pkg.signals.method") != before, "not loaded: the file as it is will be"
+
+
+def test_modules_loaded_before_the_first_key_are_as_they_were(tmp_path):
+    """In a process of its own: the edit comes after the import and before anybody asks for a key."""
+    copy = tmp_path / "tutelage"
+    shutil.copytree(discovery.PACKAGE_ROOT, copy, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    code = (
+        "from pathlib import Path\n"
+        "import tutelage.core.text.words as words\n"
+        "from tutelage.core.fingerprint import code_hash\n"
+        "import sys\n"
+        "if sys.argv[1] == 'edit':\n"
+        "    file = Path(words.__file__)\n"
+        "    file.write_text(file.read_text(encoding='utf-8') + '# changed', encoding='utf-8')\n"
+        "print(code_hash('tutelage.signals.length'), words.__file__)\n"
+    )
+
+    def key(how):
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        command = [sys.executable, "-c", code, how]
+        found, file = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout.split()
+        assert Path(file).is_relative_to(copy)
+        return found
+
+    before = key("plain")
+    assert key("edit") == before
+    assert key("plain") != before
+
+
+@pytest.mark.parametrize(
+    ("method", "distribution", "counts"),
+    [
+        ("training.fit", "torch", True),
+        ("training.fit", "transformers", True),
+        ("training.fit", "numpy", True),
+        ("training.fit", "pyarrow", False),
+        ("signals.embedding_tfidf", "scikit-learn", True),
+        ("data.select.random", "numpy", True),
+        ("data.select.random", "torch", False),
+    ],
+)
+def test_a_key_changes_with_the_minor_version_of_what_computes(monkeypatch, method, distribution, counts):
+    fields = {"budget": {"rows": 1}} if method == "data.select.random" else {}
+    built, real, keys = build(method, fields), importlib.metadata.version, []
+    for version in ("7.1.0", "7.1.5", "7.2.0"):
+        changed = {distribution: version}
+        monkeypatch.setattr(importlib.metadata, "version", lambda name, c=changed: c.get(name) or real(name))
+        fingerprint._minor.cache_clear()
+        keys.append(method_key(built, {}))
+    fingerprint._minor.cache_clear()
+    assert keys[0] == keys[1]
+    assert (keys[0] != keys[2]) is counts
+
+
 def test_the_code_hash_follows_imports_of_the_library(package, tmp_path, monkeypatch):
     copy = tmp_path / "library"
     shutil.copytree(discovery.PACKAGE_ROOT / "core", copy / "core", ignore=shutil.ignore_patterns("__pycache__"))
@@ -76,6 +159,7 @@ def test_the_code_hash_follows_imports_of_the_library(package, tmp_path, monkeyp
     before = code_hash("outside_pkg.signals.method")
     words = copy / "core" / "text" / "words.py"
     words.write_text(words.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    fingerprint._loaded_sources.clear()
     assert code_hash("outside_pkg.signals.method") != before
 
 

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -66,6 +67,25 @@ class TestCache:
         assert {name for name, hit in cached(events).items() if not hit} == {"trained"}, (
             "the retrained model is the same, so its measurement is known"
         )
+
+    def test_changed_code_of_models_misses_wherever_a_model_is_handed(self, bed, monkeypatch):
+        bed.run()
+        from tutelage.runs import engine
+
+        before = engine.code_hash
+        monkeypatch.setattr(engine, "code_hash", lambda m: "new" if m.startswith("tutelage.models") else before(m))
+        events = []
+        bed.run(events=events)
+        assert {name for name, hit in cached(events).items() if not hit} == {"trained", "result"}
+
+    def test_another_kind_of_device_misses(self, bed, monkeypatch):
+        bed.run()
+        from toy.toy_methods.model import ToyModel
+
+        monkeypatch.setattr(ToyModel, "device", SimpleNamespace(type="cuda"), raising=False)
+        events = []
+        bed.run(events=events)
+        assert {name for name, hit in cached(events).items() if not hit} == {"trained"}
 
     def test_equal_outputs_of_different_steps_are_equal_inputs(self, bed):
         steps = [

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.errors import TrainingError, TutelageError
-from tutelage.core.fingerprint import digest, method_key
+from tutelage.core.fingerprint import code_hash, digest, method_key
 from tutelage.core.meter import Meter
 from tutelage.core.method import Method, Scorer
 from tutelage.core.records import Cost
@@ -72,7 +72,9 @@ class Engine:
         spec = self.recipe.models[name]
         self.emit({"event": "model", "name": name, "load": spec.load})
         model = load_spec(self.recipe, self.workspace, name)
-        content = digest([model.fingerprint, str(getattr(model, "dtype", "")).removeprefix("torch.")])
+        # Another precision or another kind of device computes other numbers from the same weights.
+        device = getattr(getattr(model, "device", None), "type", "")
+        content = digest([model.fingerprint, str(getattr(model, "dtype", "")).removeprefix("torch."), device])
         self._models[content] = model
         allowed = spec.allow_remote_code
         return Value(name, "model", content, lambda: model, root=content, allow_remote_code=allowed)
@@ -183,6 +185,9 @@ class Engine:
         """The cache key of a step; see `core.fingerprint`."""
         # Whatever draws has its seed in its configuration; only a trainer takes the one it is handed.
         extra = {"seed": seed if node.card.kind == "Trainer" else None, "at": node.step.at}
+        if any(value.kind == "model" for value in handed.values()):
+            # A method runs the code of the models it is handed without importing it.
+            extra["models"] = code_hash("tutelage.models.load")
         return method_key(method, handed.contents(), extra)
 
     def _job(

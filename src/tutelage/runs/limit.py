@@ -15,8 +15,7 @@ SECONDS = 10.0
 
 
 def limited(recipe: Recipe, rows: int) -> Recipe:
-    """Budgets of at most `rows` rows and 64 tokens per row (but 1024 in all), one seed, two rounds, two points of a
-    grid."""
+    """At most `rows` rows and 64 tokens per row (or 1024) of budget, one seed, two rounds, a grid of two."""
     changes: dict[str, Any] = {"steps": [_small_step(step, rows) for step in recipe.steps]}
     changes["arms"] = {
         arm: {step: _small(fields, rows) for step, fields in steps.items()} for arm, steps in recipe.arms.items()

@@ -11,7 +11,7 @@ from typing import Any
 from tutelage.core import discovery
 from tutelage.core.dataset import Dataset, DatasetBuilder
 from tutelage.core.errors import InputError
-from tutelage.core.fingerprint import code_hash, configuration
+from tutelage.core.fingerprint import code_hash, configuration, libraries
 from tutelage.core.method import Method
 from tutelage.core.records import Budget, Cost
 from tutelage.core.store import Artifact
@@ -154,5 +154,6 @@ def _content(value: Any) -> Any:
     if isinstance(value, Method):
         card = discovery.find(value.name)
         code = code_hash(card.module)
-        return {"use": value.name, "version": card.version, "config": configuration(value), "code": code}
+        facts = {"version": card.version, "code": code, "libraries": libraries([card])}
+        return {"use": value.name, "config": configuration(value), **facts}
     return [item.content for item in value] if isinstance(value, list) else value.content
