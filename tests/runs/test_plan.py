@@ -149,3 +149,17 @@ def test_prepare_runs_what_no_training_is_behind_and_the_plan_foresees_the_rest(
         *((arm, seed, 10.0) for arm in ("random", "more") for seed in (0, 1)),
     ]
     assert {s.peak_bytes for s in made.steps if s.name == "trained" and not s.cached} == {34}
+
+
+def test_the_same_rows_say_more_than_as_many_others(bed, monkeypatch):
+    bed.run()
+    steps = Ledger(bed.folder).run()["steps"]
+    of, test = steps[-1]["facts"]["of"], next(s["key"] for s in steps if s["step"] == "test")
+    history = [
+        {"as_if": {"seconds": 9.0}, "rows_in": 40, "facts": {"of": of, "needs": ["others"]}},
+        {"as_if": {"seconds": 2.0}, "rows_in": 40, "facts": {"of": of, "needs": [test, "a model"]}},
+    ]
+    monkeypatch.setattr(Ledger, "history", lambda self, method: history)
+    changed = bed.plain()["steps"]
+    changed[1]["rate"] = 2.0
+    assert by_name(plan(bed.recipe(steps=changed), bed.folder))["result"].seconds == pytest.approx(2.0)

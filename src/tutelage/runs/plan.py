@@ -7,7 +7,7 @@ history on its model is measured on the spot (two real steps on a copy). Whateve
 """
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -209,15 +209,25 @@ class _Planner:
         budget = getattr(method, "budget", None) if node.card.kind == "Trainer" else None
         named = [node.model, *(value for value in node.inputs.values() if isinstance(value, str))]
         of = next((root for name in named if name and (root := needs[name].root)), None)
-        predicted = self._predicted(node.step.use, rows, budget, of)
+        data = [needs[name] for name in node.rows]
+        keys = {value.artifact.key for value in data if isinstance(value, Value) and value.artifact}
+        predicted = self._predicted(node.step.use, rows, budget, of, keys)
         return PlannedStep(node.name, node.step.use, context.arm, context.seed, cached, rows, **predicted)
 
     def _predicted(
-        self, use: str, rows: int | None, budget: Budget | None = None, of: str | None = None
+        self,
+        use: str,
+        rows: int | None,
+        budget: Budget | None = None,
+        of: str | None = None,
+        data: Collection[str] = (),
     ) -> dict[str, Any]:
+        """`data` are the keys of the rows: the same rows as before say more than as many others."""
         if use not in self.history:
             self.history[use] = self.engine.ledger.history(use)
         entries = [entry for entry in self.history[use] if entry["facts"].get("of") == of]
+        same = [entry for entry in entries if data and set(data) <= set(entry["facts"].get("needs", []))]
+        entries = same if same and budget is None else entries
         past = [Cost(**entry["as_if"]) for entry in entries]
         if not past:
             return {"seconds": None, "peak_bytes": None, "basis": "unknown"}
