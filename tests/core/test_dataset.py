@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tutelage.core import dataset as module
-from tutelage.core.dataset import Dataset, DatasetBuilder
+from tutelage.core import shards
+from tutelage.core.dataset import Dataset, embedding_matrix
+from tutelage.core.dataset_builder import DatasetBuilder
 from tutelage.core.errors import InputError, StoreError
 
 ROWS = [{"id": f"r{i}", "text": f"text {i}", "n": i} for i in range(10)]
@@ -55,7 +56,7 @@ def test_hash_covers_contents_only(tmp_path):
 
 def test_spilled_equals_in_memory(monkeypatch):
     plain = small_shards(ROWS)
-    monkeypatch.setattr(module, "BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr(shards, "BYTES_IN_MEMORY", 0)
     spilled = small_shards(ROWS)
     assert spilled.hash == plain.hash
     assert list(spilled.rows()) == ROWS
@@ -125,4 +126,4 @@ def test_manifest_may_not_leave_its_folder(tmp_path):
 def test_embeddings_are_fixed_size_lists():
     matrix = np.arange(20, dtype=np.float32).reshape(10, 2)
     data = Dataset.from_rows(ROWS).with_columns("e", [{"embedding": matrix}])
-    assert np.array_equal(module.embedding_matrix(data.column("embedding")), matrix)
+    assert np.array_equal(embedding_matrix(data.column("embedding")), matrix)

@@ -102,7 +102,7 @@ def test_queries_of_any_column_and_without_an_answer():
 
 
 def test_several_shards_equal_one():
-    from tutelage.core.dataset import DatasetBuilder
+    from tutelage.core.dataset_builder import DatasetBuilder
 
     texts = [f"word{i} common text {i % 3}" for i in range(20)]
     builder = DatasetBuilder(rows_per_shard=7)

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,77 +20,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tutelage.core.errors import InputError, StoreError, suggest
-from tutelage.core.scratch import scratch_path
+from tutelage.core.shards import PARQUET, Part, Shard, hash_table, make_part, without
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-ROWS_PER_SHARD = 50_000
-BYTES_PER_SHARD = 64 * 2**20
-BYTES_IN_MEMORY = 128 * 2**20
-# The inner field of a list keeps its name, so that a round trip does not change a column's type.
-PARQUET: dict[str, Any] = {"compression": "zstd", "use_compliant_nested_type": False}
 DROPPED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string())])
 QUARANTINE_SCHEMA = pa.schema([("where", pa.string()), ("reason", pa.string()), ("raw", pa.string())])
-
-
-def hash_table(table: pa.Table) -> str:
-    """Content hash of a table: column names, types and values in order (not chunking, not metadata)."""
-    digest = blake3.blake3()
-    for name in table.column_names:
-        column = table.column(name)
-        digest.update(f"{name}:{column.type};".encode())
-        # One record batch with offsets starting at zero: equal values give equal bytes.
-        sink = pa.BufferOutputStream()
-        array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-        batch = pa.record_batch([array], names=["c"])
-        with pa.ipc.new_stream(sink, batch.schema) as stream:
-            stream.write_batch(batch)
-        digest.update(memoryview(sink.getvalue()))
-    return digest.hexdigest(length=16)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The columns of one shard that came together: its base, or one sidecar."""
-
-    columns: tuple[str, ...]
-    source: Path | pa.Table
-    hash: str
-
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        if isinstance(self.source, pa.Table):
-            return self.source.select(list(columns))
-        try:
-            return pq.read_table(self.source, columns=list(columns), partitioning=None)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(
-                "a shard cannot be read",
-                where=self.source,
-                found=str(error).splitlines()[0],
-                remedy="the file is truncated or damaged; make the dataset again",
-            ) from None
-
-
-@dataclass(frozen=True)
-class _Shard:
-    rows: int
-    parts: tuple[_Part, ...]
-
-    def read(self, columns: Sequence[str], schema: pa.Schema) -> pa.Table:
-        found: dict[str, pa.ChunkedArray] = {}
-        for part in self.parts:
-            wanted = [name for name in part.columns if name in columns]
-            if wanted:
-                table = part.read(wanted)
-                found.update((name, table.column(name)) for name in wanted)
-        # A column that this shard lacks (its rows never had it) reads as nulls of the dataset's type.
-        arrays = [
-            found[name].cast(schema.field(name).type)
-            if name in found
-            else pa.chunked_array([pa.nulls(self.rows, schema.field(name).type)])
-            for name in columns
-        ]
-        return pa.table(arrays, names=list(columns))
 
 
 class Dataset:
@@ -99,7 +33,7 @@ class Dataset:
 
     def __init__(
         self,
-        shards: Sequence[_Shard],
+        shards: Sequence[Shard],
         schema: pa.Schema,
         dropped: pa.Table | None = None,
         quarantined: pa.Table | None = None,
@@ -117,6 +51,8 @@ class Dataset:
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]], report: Mapping[str, Any] | None = None) -> "Dataset":
         """A dataset of `rows`; a row without `id` gets one from its contents."""
+        from tutelage.core.dataset_builder import DatasetBuilder
+
         builder = DatasetBuilder()
         for row in rows:
             builder.add(row)
@@ -125,6 +61,8 @@ class Dataset:
     @classmethod
     def from_table(cls, table: pa.Table) -> "Dataset":
         """A dataset of an Arrow table, which may lack `id`."""
+        from tutelage.core.dataset_builder import DatasetBuilder
+
         builder = DatasetBuilder()
         builder.add_table(table)
         return builder.finish()
@@ -146,10 +84,10 @@ class Dataset:
             manifest = json.loads(file.read_text(encoding="utf-8"))
             schema = pa.ipc.read_schema(pa.BufferReader(bytes.fromhex(manifest["schema"])))
             shards = [
-                _Shard(
+                Shard(
                     shard["rows"],
                     tuple(
-                        _Part(tuple(p["columns"]), _inside(folder, p["file"]), p["hash"]) for p in shard["parts"]
+                        Part(tuple(p["columns"]), _inside(folder, p["file"]), p["hash"]) for p in shard["parts"]
                     ),
                 )
                 for shard in manifest["shards"]
@@ -283,7 +221,7 @@ class Dataset:
 
         A column that exists already is replaced.
         """
-        parts: list[_Part] = []
+        parts: list[Part] = []
         schemas: list[pa.Schema] = []
         spilled = 0
         for shard, values in zip(self._shards, columns, strict=True):
@@ -294,19 +232,21 @@ class Dataset:
             table = pa.table(arrays)
             schemas.append(table.schema)
             spilled += table.nbytes
-            parts.append(_make_part(table, spill=spilled > BYTES_IN_MEMORY))
+            parts.append(make_part(table, spilled))
         added = pa.unify_schemas(schemas, promote_options="permissive") if schemas else pa.schema([])
         kept = [field for field in self.schema if field.name not in added.names]
         shards = []
         for shard, part in zip(self._shards, parts):
-            old = [_without(p, added.names) for p in shard.parts]
-            shards.append(_Shard(shard.rows, (*(p for p in old if p.columns), part)))
+            old = [without(p, added.names) for p in shard.parts]
+            shards.append(Shard(shard.rows, (*(p for p in old if p.columns), part)))
         return Dataset(shards, pa.schema([*kept, *added]), report=self.report)
 
     def drop_columns(self, *names: str) -> "Dataset":
         """The same rows without the columns `names`."""
         self.require(*names)
         kept = [name for name in self.schema.names if name not in names]
+        from tutelage.core.dataset_builder import DatasetBuilder
+
         builder = DatasetBuilder()
         for table in self.shards(kept):
             builder.add_table(table)
@@ -321,7 +261,7 @@ class Dataset:
         """Rows where `mask` is true; the others are listed in `dropped` with their reason (by row index)."""
         if mask.shape != (self.num_rows,) or mask.dtype != np.bool_:
             raise ValueError(f"mask must be bool of shape ({self.num_rows},), not {mask.dtype} {mask.shape}")
-        shards: list[_Shard] = []
+        shards: list[Shard] = []
         dropped = [DROPPED_SCHEMA.empty_table()]
         start = held = 0
         for shard in self._shards:
@@ -336,7 +276,7 @@ class Dataset:
             if part.any() and not part.all():
                 table = shard.read(self.schema.names, self.schema).filter(pa.array(part))
                 held += table.nbytes
-                shards.append(_Shard(table.num_rows, (_make_part(table, spill=held > BYTES_IN_MEMORY),)))
+                shards.append(Shard(table.num_rows, (make_part(table, held),)))
             start += shard.rows
         return Dataset(shards, self.schema, pa.concat_tables(dropped).combine_chunks(), report=report)
 
@@ -377,7 +317,7 @@ class Dataset:
             ) from None
         return Dataset.open(folder)
 
-    def _save_shard(self, building: Path, number: int, shard: _Shard) -> dict[str, Any]:
+    def _save_shard(self, building: Path, number: int, shard: Shard) -> dict[str, Any]:
         parts = []
         for place, part in enumerate(shard.parts):
             file = f"shards/{number:05d}.{place}.parquet" if place else f"shards/{number:05d}.parquet"
@@ -392,147 +332,6 @@ class Dataset:
         return {"rows": shard.rows, "parts": parts}
 
 
-class DatasetBuilder:
-    """Collects rows into shards, in memory while small and spilled to disk beyond that.
-
-    Ids must be unique; a row without one gets a hash of its contents, with an occurrence number from the second
-    identical row on.
-    """
-
-    def __init__(self, rows_per_shard: int = ROWS_PER_SHARD) -> None:
-        self._limit = rows_per_shard
-        self._rows: list[dict[str, Any]] = []
-        self._pending = 0
-        self._shards: list[_Shard] = []
-        self._schemas: list[pa.Schema] = []
-        self._bytes = 0
-        self._seen: set[int] = set()
-        self._content: dict[int, int] = {}
-        self._dropped: list[tuple[str, str]] = []
-        self._quarantined: list[tuple[str, str, str]] = []
-
-    def add(self, row: Mapping[str, Any]) -> str:
-        """Add one row; returns its id."""
-        identifier = self._identify(row)
-        self._rows.append({"id": identifier, **{key: value for key, value in row.items() if key != "id"}})
-        self._pending += sum(len(v) for v in row.values() if isinstance(v, str)) + 64
-        if len(self._rows) >= self._limit or self._pending >= BYTES_PER_SHARD:
-            self._flush()
-        return identifier
-
-    def add_table(self, table: pa.Table) -> None:
-        """Add many rows at once."""
-        if table.num_rows == 0:
-            if not self._schemas and "id" in table.column_names:
-                self._schemas.append(table.schema)
-            return
-        if "id" not in table.column_names:
-            for row in table.to_pylist():
-                self.add(row)
-            return
-        self._flush()
-        if table.schema.field("id").type != pa.string():
-            table = table.set_column(
-                table.schema.get_field_index("id"), "id", table.column("id").cast(pa.string())
-            )
-        for value in table.column("id").to_pylist():
-            self._check_id(value)
-        self._add_shard(table)
-
-    def drop(self, source_id: str, reason: str) -> None:
-        """Record that a source row is gone, and why."""
-        self._dropped.append((source_id, reason))
-
-    def quarantine(self, where: str, reason: str, raw: str = "") -> None:
-        """Record input that could not become a row at all; `raw` is its start, for a person to look at."""
-        self._quarantined.append((where, reason, raw[:2000]))
-
-    def finish(self, report: Mapping[str, Any] | None = None) -> Dataset:
-        """The dataset; the builder must not be used afterwards."""
-        self._flush()
-        try:
-            schema = pa.unify_schemas(
-                self._schemas or [pa.schema([("id", pa.string())])], promote_options="permissive"
-            )
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise InputError(
-                "a column changes its type between rows",
-                found=str(error).splitlines()[0],
-                remedy="give every row of the column one type",
-            ) from None
-        dropped = pa.table(
-            {"id": [d[0] for d in self._dropped], "reason": [d[1] for d in self._dropped]}, schema=DROPPED_SCHEMA
-        )
-        columns = zip(*self._quarantined) if self._quarantined else ((), (), ())
-        quarantined = pa.table(dict(zip(QUARANTINE_SCHEMA.names, map(list, columns))), schema=QUARANTINE_SCHEMA)
-        return Dataset(self._shards, schema, dropped, quarantined, report)
-
-    def _identify(self, row: Mapping[str, Any]) -> str:
-        if row.get("id") is not None:
-            identifier = str(row["id"])
-            self._check_id(identifier)
-            return identifier
-        text = json.dumps(
-            {k: v for k, v in row.items() if k != "id"}, sort_keys=True, ensure_ascii=False, default=str
-        )
-        digest = blake3.blake3(text.encode("utf-8", "surrogatepass")).hexdigest(length=8)
-        number = int(digest, 16)
-        occurrence = self._content.get(number, 0)
-        self._content[number] = occurrence + 1
-        identifier = digest if occurrence == 0 else f"{digest}-{occurrence}"
-        self._check_id(identifier)
-        return identifier
-
-    def _check_id(self, identifier: str | None) -> None:
-        if not identifier:
-            raise InputError("a row has no id", expected="a non-empty id", found=repr(identifier))
-        number = int.from_bytes(blake3.blake3(identifier.encode()).digest(length=8), "little")
-        if number in self._seen:
-            raise InputError(
-                "two rows have the same id",
-                where=f"id {identifier}",
-                expected="unique ids",
-                remedy="make the ids unique, or leave the column out to have ids made from the contents",
-            )
-        self._seen.add(number)
-
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        rows, self._rows, self._pending = self._rows, [], 0
-        self._add_shard(_table_of(rows))
-
-    def _add_shard(self, table: pa.Table) -> None:
-        self._schemas.append(table.schema)
-        self._bytes += table.nbytes
-        self._shards.append(_Shard(table.num_rows, (_make_part(table, spill=self._bytes > BYTES_IN_MEMORY),)))
-
-
-def _table_of(rows: list[dict[str, Any]]) -> pa.Table:
-    names = list(dict.fromkeys(key for row in rows for key in row))
-    arrays = []
-    for name in names:
-        values = [row.get(name) for row in rows]
-        try:
-            arrays.append(pa.array(values))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            raise _mixed(name, values, rows) from None
-    return pa.table(arrays, names=names)
-
-
-def _mixed(name: str, values: list[Any], rows: list[dict[str, Any]]) -> InputError:
-    present = [(type(value), row) for value, row in zip(values, rows) if value is not None]
-    first = present[0][0]
-    odd_type, odd_row = next(((t, row) for t, row in present if t is not first), (first, present[0][1]))
-    return InputError(
-        f"column {name!r} mixes types",
-        where=f"row {odd_row['id']}",
-        expected=first.__name__,
-        found=f"{odd_type.__name__}: {odd_row[name]!r}",
-        remedy="give every row of the column one type",
-    )
-
-
 def _array(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
@@ -543,32 +342,6 @@ def _array(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"column {name!r} cannot be stored: {error}") from None
-
-
-def _make_part(table: pa.Table, spill: bool) -> _Part:
-    digest = hash_table(table)
-    columns = tuple(table.column_names)
-    if not spill:
-        return _Part(columns, table, digest)
-    path = scratch_path(".parquet")
-    try:
-        pq.write_table(table, path, **PARQUET)
-    except OSError as error:
-        raise StoreError(
-            "scratch data could not be written",
-            where=path,
-            found=str(error),
-            remedy="free space, or point TUTELAGE_SCRATCH at a larger disk",
-        ) from None
-    return _Part(columns, path, digest)
-
-
-def _without(part: _Part, names: Sequence[str]) -> _Part:
-    """The part without replaced columns, which stay in its file but are no longer read."""
-    kept = tuple(column for column in part.columns if column not in names)
-    if kept == part.columns:
-        return part
-    return replace(part, columns=kept, hash=hash_table(part.read(kept)) if kept else "")
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tutelage.core import discovery
-from tutelage.core.dataset import Dataset, DatasetBuilder
+from tutelage.core.dataset import Dataset
+from tutelage.core.dataset_builder import DatasetBuilder
 from tutelage.core.errors import InputError
 from tutelage.core.fingerprint import code_hash, configuration, libraries
 from tutelage.core.method import Method

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from tutelage.core.dataset import Dataset, DatasetBuilder
+from tutelage.core.dataset import Dataset
+from tutelage.core.dataset_builder import DatasetBuilder
 from tutelage.core.errors import InputError
 from tutelage.core.method import Inputs, Transform
 

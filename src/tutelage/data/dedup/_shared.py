@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from tutelage.core.dataset import Dataset, DatasetBuilder
+from tutelage.core.dataset import Dataset
+from tutelage.core.dataset_builder import DatasetBuilder
 from tutelage.core.errors import InputError
 from tutelage.core.text.duplicates import Spans, cut
 from tutelage.core.text.rows import string_column

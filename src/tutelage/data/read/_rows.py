@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tutelage.core.dataset import BYTES_PER_SHARD, ROWS_PER_SHARD, Dataset, DatasetBuilder
+from tutelage.core.dataset import Dataset
+from tutelage.core.dataset_builder import BYTES_PER_SHARD, ROWS_PER_SHARD, DatasetBuilder
 from tutelage.core.errors import InputError, StoreError, suggest
 from tutelage.data.read._types import ColumnTypes, not_finite
 

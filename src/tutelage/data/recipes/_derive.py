@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tutelage.core.dataset import Dataset, DatasetBuilder
+from tutelage.core.dataset import Dataset
+from tutelage.core.dataset_builder import DatasetBuilder
 from tutelage.core.errors import InputError
 
 CARRIED = ("source", "kind", "package", "label", "title")

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import Field
 
-from tutelage.core.dataset import Dataset, DatasetBuilder
+from tutelage.core.dataset import Dataset
+from tutelage.core.dataset_builder import DatasetBuilder
 from tutelage.core.method import Inputs, Transform
 from tutelage.data.recipes._derive import checked_text
 

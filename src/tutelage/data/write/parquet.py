@@ -6,8 +6,9 @@ back has the same ids, values and types.
 
 import pyarrow.parquet as pq
 
-from tutelage.core.dataset import PARQUET, Dataset
+from tutelage.core.dataset import Dataset
 from tutelage.core.method import Writer
+from tutelage.core.shards import PARQUET
 from tutelage.data.write._atomic import new_file, new_target
 
 CARD = {

@@ -1,0 +1,156 @@
+"""`DatasetBuilder`: rows, one by one or in tables, become a dataset without being held as a whole."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import blake3
+import pyarrow as pa
+
+from tutelage.core.dataset import DROPPED_SCHEMA, QUARANTINE_SCHEMA, Dataset
+from tutelage.core.errors import InputError
+from tutelage.core.shards import Shard, make_part
+
+ROWS_PER_SHARD = 50_000
+BYTES_PER_SHARD = 64 * 2**20
+
+
+class DatasetBuilder:
+    """Collects rows into shards, in memory while small and spilled to disk beyond that.
+
+    Ids must be unique; a row without one gets a hash of its contents, with an occurrence number from the second
+    identical row on.
+    """
+
+    def __init__(self, rows_per_shard: int = ROWS_PER_SHARD) -> None:
+        self._limit = rows_per_shard
+        self._rows: list[dict[str, Any]] = []
+        self._pending = 0
+        self._shards: list[Shard] = []
+        self._schemas: list[pa.Schema] = []
+        self._bytes = 0
+        self._seen: set[int] = set()
+        self._content: dict[int, int] = {}
+        self._dropped: list[tuple[str, str]] = []
+        self._quarantined: list[tuple[str, str, str]] = []
+
+    def add(self, row: Mapping[str, Any]) -> str:
+        """Add one row; returns its id."""
+        identifier = self._identify(row)
+        self._rows.append({"id": identifier, **{key: value for key, value in row.items() if key != "id"}})
+        self._pending += sum(len(v) for v in row.values() if isinstance(v, str)) + 64
+        if len(self._rows) >= self._limit or self._pending >= BYTES_PER_SHARD:
+            self._flush()
+        return identifier
+
+    def add_table(self, table: pa.Table) -> None:
+        """Add many rows at once."""
+        if table.num_rows == 0:
+            if not self._schemas and "id" in table.column_names:
+                self._schemas.append(table.schema)
+            return
+        if "id" not in table.column_names:
+            for row in table.to_pylist():
+                self.add(row)
+            return
+        self._flush()
+        if table.schema.field("id").type != pa.string():
+            table = table.set_column(
+                table.schema.get_field_index("id"), "id", table.column("id").cast(pa.string())
+            )
+        for value in table.column("id").to_pylist():
+            self._check_id(value)
+        self._add_shard(table)
+
+    def drop(self, source_id: str, reason: str) -> None:
+        """Record that a source row is gone, and why."""
+        self._dropped.append((source_id, reason))
+
+    def quarantine(self, where: str, reason: str, raw: str = "") -> None:
+        """Record input that could not become a row at all; `raw` is its start, for a person to look at."""
+        self._quarantined.append((where, reason, raw[:2000]))
+
+    def finish(self, report: Mapping[str, Any] | None = None) -> Dataset:
+        """The dataset; the builder must not be used afterwards."""
+        self._flush()
+        try:
+            schema = pa.unify_schemas(
+                self._schemas or [pa.schema([("id", pa.string())])], promote_options="permissive"
+            )
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise InputError(
+                "a column changes its type between rows",
+                found=str(error).splitlines()[0],
+                remedy="give every row of the column one type",
+            ) from None
+        dropped = pa.table(
+            {"id": [d[0] for d in self._dropped], "reason": [d[1] for d in self._dropped]}, schema=DROPPED_SCHEMA
+        )
+        columns = zip(*self._quarantined) if self._quarantined else ((), (), ())
+        quarantined = pa.table(dict(zip(QUARANTINE_SCHEMA.names, map(list, columns))), schema=QUARANTINE_SCHEMA)
+        return Dataset(self._shards, schema, dropped, quarantined, report)
+
+    def _identify(self, row: Mapping[str, Any]) -> str:
+        if row.get("id") is not None:
+            identifier = str(row["id"])
+            self._check_id(identifier)
+            return identifier
+        text = json.dumps(
+            {k: v for k, v in row.items() if k != "id"}, sort_keys=True, ensure_ascii=False, default=str
+        )
+        digest = blake3.blake3(text.encode("utf-8", "surrogatepass")).hexdigest(length=8)
+        number = int(digest, 16)
+        occurrence = self._content.get(number, 0)
+        self._content[number] = occurrence + 1
+        identifier = digest if occurrence == 0 else f"{digest}-{occurrence}"
+        self._check_id(identifier)
+        return identifier
+
+    def _check_id(self, identifier: str | None) -> None:
+        if not identifier:
+            raise InputError("a row has no id", expected="a non-empty id", found=repr(identifier))
+        number = int.from_bytes(blake3.blake3(identifier.encode()).digest(length=8), "little")
+        if number in self._seen:
+            raise InputError(
+                "two rows have the same id",
+                where=f"id {identifier}",
+                expected="unique ids",
+                remedy="make the ids unique, or leave the column out to have ids made from the contents",
+            )
+        self._seen.add(number)
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        rows, self._rows, self._pending = self._rows, [], 0
+        self._add_shard(_table_of(rows))
+
+    def _add_shard(self, table: pa.Table) -> None:
+        self._schemas.append(table.schema)
+        self._bytes += table.nbytes
+        self._shards.append(Shard(table.num_rows, (make_part(table, self._bytes),)))
+
+
+def _table_of(rows: list[dict[str, Any]]) -> pa.Table:
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    arrays = []
+    for name in names:
+        values = [row.get(name) for row in rows]
+        try:
+            arrays.append(pa.array(values))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            raise _mixed(name, values, rows) from None
+    return pa.table(arrays, names=names)
+
+
+def _mixed(name: str, values: list[Any], rows: list[dict[str, Any]]) -> InputError:
+    present = [(type(value), row) for value, row in zip(values, rows) if value is not None]
+    first = present[0][0]
+    odd_type, odd_row = next(((t, row) for t, row in present if t is not first), (first, present[0][1]))
+    return InputError(
+        f"column {name!r} mixes types",
+        where=f"row {odd_row['id']}",
+        expected=first.__name__,
+        found=f"{odd_type.__name__}: {odd_row[name]!r}",
+        remedy="give every row of the column one type",
+    )
