@@ -184,7 +184,7 @@ class Engine:
     def key(self, node: Node, method: Any, seed: int, handed: Handed) -> str:
         """The cache key of a step; see `core.fingerprint`."""
         # Whatever draws has its seed in its configuration; only a trainer takes the one it is handed.
-        extra = {"seed": seed if node.card.kind == "Trainer" else None, "at": node.step.at}
+        extra: dict[str, Any] = {"seed": seed if node.card.kind == "Trainer" else None, "at": node.step.at}
         if any(value.kind == "model" for value in handed.values()):
             # A method runs the code of the models it is handed without importing it.
             extra["models"] = code_hash("tutelage.models.load")
