@@ -177,7 +177,7 @@ def finish(
         "rows_taken": int(mask.sum()),
         "tokens_in": int(sizes.tokens.sum()),
         "tokens_taken": int(sizes.tokens[mask].sum()),
-        **_breakdown(dataset, mask, sizes.tokens),
+        **breakdown(dataset, mask, sizes.tokens),
     }
     if values is None:
         return dataset.keep(mask, "not selected: not drawn", report)
@@ -259,7 +259,7 @@ def _refuse_short(order: np.ndarray, tokens: np.ndarray, budget: Budget, who: st
             )
 
 
-def _breakdown(dataset: Dataset, mask: np.ndarray, tokens: np.ndarray) -> dict[str, dict[str, Any]]:
+def breakdown(dataset: Dataset, mask: np.ndarray, tokens: np.ndarray) -> dict[str, dict[str, Any]]:
     """Per column: the values that contributed, most tokens first, and how many others there are."""
     tables: dict[str, dict[str, dict[str, int]]] = {}
     others: dict[str, dict[str, int]] = {}
