@@ -108,8 +108,10 @@ def fields_for(name):
     }
     if name == "signals.constant":
         chosen = {"column": "mark"}
+    if "column" in known and known["column"].default == "embedding":
+        chosen["column"] = "vector"
     if name == "signals.neighbour_distance":
-        chosen = {"column": "vector", "k": 3}
+        chosen["k"] = 3
     if name == "data.filter.where":
         chosen = {"column": "kind", "equals": "text"}
     if name == "data.filter.rules":

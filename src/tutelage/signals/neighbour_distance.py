@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from tutelage.core.dataset import Dataset, embedding_matrix
+from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
 from tutelage.core.method import Inputs, Scorer, State
+from tutelage.core.vectors import vector_column
 
 CARD = {
     "name": "signals.neighbour_distance",
@@ -55,7 +56,7 @@ class NeighbourDistance(Scorer):
     k: int = Field(default=6, ge=1)
 
     def fit(self, dataset: Dataset, inputs: Inputs) -> State:
-        dataset.require(self.column)
+        vectors = vector_column(dataset, self.column)
         if self.k >= dataset.num_rows:
             raise InputError(
                 f"{self.name}: there are too few rows for {self.k} neighbours",
@@ -64,18 +65,7 @@ class NeighbourDistance(Scorer):
                 found=f"{dataset.num_rows} rows",
                 remedy="lower k",
             )
-        vectors = embedding_matrix(dataset.column(self.column)).astype(np.float32)
-        ids = dataset.ids()
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(bad):
-            raise InputError(
-                f"column {self.column!r} holds a vector that is not finite",
-                where=f"row {ids[bad[0]]}",
-                expected="finite numbers",
-                found="NaN or infinity",
-                remedy="run the embedding signal again",
-            )
-        return {"vectors": vectors, "ids": ids}
+        return {"vectors": vectors, "ids": dataset.ids()}
 
     def score(self, shard: pa.Table, state: State, inputs: Inputs) -> dict[str, np.ndarray]:
         place = {identifier: row for row, identifier in enumerate(state["ids"])}
