@@ -25,9 +25,9 @@ def of_kind(kind):
     return sorted(name for name, card in CARDS.items() if card.kind == kind)
 
 
-def make_rows(count=24):
+def make_rows(count=24, seed=0):
     """Rows with every conventional column, so that any method finds what it reads."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     rows = []
     for number in range(count):
         body = [" ".join(rng.choice(WORDS, 9)).capitalize() + "." for _ in range(4)]
@@ -48,13 +48,19 @@ def make_rows(count=24):
                 "kind": "text",
                 "label": ("a", "b")[number % 2],
                 "score": float(rng.normal()),
+                "influence": float(rng.normal()),
                 "vector": rng.normal(size=4).tolist(),
                 "replay": number % 3 == 0,
                 "n_tokens": len(text.split()),
                 "contaminated": number % 5 == 0,
+                "nll_sum": float(rng.gamma(4.0)),
+                "judged_against": [f"row-{(number + 1) % count:02d}"],
+                "judged_preference": [float(rng.random())],
                 "duplicate_of": None if number % 6 else "row-00",
                 "cluster": number % 3,
                 "title": f"Topic {number}",
+                "subject": f"subject-{number % 4}",
+                "level": ("remember", "understand", "apply")[number % 3],
                 "checks": [{"kind": "max_words", "n": 20}],
                 "type": "mc",
             }
@@ -76,7 +82,12 @@ def model():
 
 @pytest.fixture(scope="module")
 def inputs(data, model):
-    return {"model": model, "base": model, "seed": 0, "*": data}
+    # What is reported on shares no text with what anything is fitted or guided by.
+    apart = Dataset.from_rows(make_rows(12, seed=1))
+    given = {"model": model, "base": model, "teacher": model, "judge": model, "evaluation": apart, "seed": 0}
+    # The same rows, each time with other losses.
+    losses = [Dataset.from_rows(make_rows(seed=seed)) for seed in (2, 3, 4)]
+    return {**given, "losses": losses, "results": None, "*": data}
 
 
 def inputs_for(name, inputs):
@@ -112,6 +123,11 @@ def fields_for(name):
         chosen["column"] = "vector"
     if name == "signals.neighbour_distance":
         chosen["k"] = 3
+    if name == "signals.predictive_strength":
+        chosen = {"benchmark_scores": (1.0, 2.0, 3.0), "least_share": 0.25}
+    if name == "signals.pairwise_quality":
+        # A model that knows nothing is decided about nothing.
+        chosen = {"confidence": 0.0}
     if name == "data.filter.where":
         chosen = {"column": "kind", "equals": "text"}
     if name == "data.filter.rules":

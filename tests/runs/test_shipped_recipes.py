@@ -9,6 +9,8 @@ from tutelage.runs import load_recipe, run
 
 REAL_MODELS = True  # no stand-ins: these are the recipes as users run them
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
+# The whole budget of a toy is a few thousand tokens, of which scoring takes its share: fewer rows are scored.
+FEWER = {"miniplm": ["candidates.budget.tokens=1200"]}
 TEXT = [
     "def add(a, b):\n    return a + b\n",
     "The statement is executed when the condition is true.",
@@ -20,6 +22,7 @@ TEXT = [
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "toy"
     tiny_causal_lm(texts=TEXT).save(folder)
+    tiny_causal_lm(texts=TEXT, layers=3, seed=1).save(folder.with_name("teacher"))
     return folder
 
 
@@ -35,7 +38,9 @@ def test_recipe_is_valid_as_written(file):
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_recipe_runs_small(file, model, tmp_path):
     # A toy costs a hundred thousandth of the real model, so its budget in FLOPs is that much smaller too.
-    changes = [f"models.base.load={model}", "compare.budget.flops=2e9", "compare.tune.budget.tokens=600"]
+    models = {"base": model, "teacher": model.with_name("teacher")}
+    changes = [f"models.{name}.load={models[name]}" for name in load_recipe(file).models]
+    changes += ["compare.budget.flops=2e9", "compare.tune.budget.tokens=600", *FEWER.get(file.stem, [])]
     result = run(load_recipe(file, changes, limit=60), tmp_path, limit=60)
     assert result.status in ("passed", "gate failed")
     trained = [arm for arm in result.comparison["arms"] if arm["trained"]]
