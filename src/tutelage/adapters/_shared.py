@@ -1,6 +1,5 @@
 """What the tuners share: a new model around the old weights, and the base's weights left exactly as they were."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,23 +18,6 @@ def base_of(models: Mapping[str, Any], method: str) -> Any:
             remedy="load a model folder and pass it as base",
         )
     return base
-
-
-def frozen_view(module: Any) -> Any:
-    """A module tree of its own whose parameters share memory with `module`'s and need no gradient.
-
-    Wrapping its layers changes nothing in `module`; only weights added later take memory. Quantised weights are
-    copied, because they know how to do it and change their layout when used.
-    """
-    from torch import nn
-
-    memo: dict[int, Any] = {
-        id(p): nn.Parameter(p.detach(), requires_grad=False)
-        for p in module.parameters()
-        if type(p) is nn.Parameter
-    }
-    memo.update({id(b): b for b in module.buffers()})
-    return copy.deepcopy(module, memo)
 
 
 def rebuilt(model: Any, module: Any, name: str) -> Any:

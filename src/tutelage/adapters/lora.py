@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from tutelage.adapters._shared import base_of, frozen_view, rebuilt
+from tutelage.adapters._shared import base_of, rebuilt
 from tutelage.core.errors import ConfigError
 from tutelage.core.method import Adapter, Inputs
 
@@ -41,6 +41,8 @@ class Lora(Adapter):
         """The base with a fresh adapter; raises ConfigError when no module matches `targets`."""
         import torch
         from peft import LoraConfig, get_peft_model
+
+        from tutelage.models.peft_io import frozen_view
 
         base = base_of(models, self.name)
         if hasattr(base.module, "peft_config"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from tutelage.adapters._shared import base_of, frozen_view, rebuilt
+from tutelage.adapters._shared import base_of, rebuilt
 from tutelage.adapters.lora import Lora
 from tutelage.core.errors import ConfigError
 from tutelage.core.method import Adapter, Inputs
@@ -58,6 +58,8 @@ class Qlora(Adapter):
                 found=str(error).splitlines()[0],
                 remedy="pip install 'tutelage[qlora]', or use adapters.lora",
             ) from None
+        from tutelage.models.peft_io import frozen_view
+
         quantised = rebuilt(base, frozen_view(base.module), base.name)
         _quantise(quantised.module, bitsandbytes, self.double_quantise, base.device, base.dtype)
         lora = Lora(**{name: getattr(self, name) for name in Lora.model_fields})

@@ -244,7 +244,7 @@ class CausalLM(Model):
         temperature: float = 0.0,
         stop: Sequence[str] = (),
         seed: int = 0,
-        batch_size: int = 32,
+        batch_size: int = 64,
     ) -> list[Generation]:
         """One completion per prompt: greedy at temperature 0, else sampled with a generator per prompt.
 
@@ -298,8 +298,9 @@ class CausalLM(Model):
         return CausalLM(module, self.tokenizer, self.template, name=name or self.name, isolation=self.isolation)
 
     def with_adapter(self, path: str | Path) -> "CausalLM":
-        """A copy of this model with the PEFT adapter of folder `path` on it; raises ModelError."""
-        return self.around(peft_io.put_adapter(copy.deepcopy(self.module), Path(path)), name=Path(path).name)
+        """This model with the PEFT adapter of folder `path`, sharing the base's memory; raises ModelError."""
+        view = peft_io.frozen_view(self.module)
+        return self.around(peft_io.put_adapter(view, Path(path)), name=Path(path).name)
 
     def merged(self) -> "CausalLM":
         """A float32 copy without adapter: the adapter is merged into the weights."""

@@ -5,6 +5,7 @@ compared with what sits in the model after loading.
 """
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,21 @@ WEIGHTS = "adapter_model.safetensors"
 def is_adapted(module: nn.Module) -> bool:
     """Whether a module is a PEFT model."""
     return hasattr(module, "get_base_model")
+
+
+def frozen_view(module: Any) -> Any:
+    """A module tree of its own whose parameters share memory with `module`'s and need no gradient.
+
+    Wrapping its layers changes nothing in `module`; only weights added later take memory. Quantised weights are
+    copied, because they know how to do it and change their layout when used.
+    """
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach(), requires_grad=False)
+        for p in module.parameters()
+        if type(p) is nn.Parameter
+    }
+    memo.update({id(b): b for b in module.buffers()})
+    return copy.deepcopy(module, memo)
 
 
 def put_adapter(module: Any, folder: Path) -> Any:

@@ -4,6 +4,7 @@ Nothing is loaded before somebody needs it. Trained and adapted models are alway
 measured is what was saved.
 """
 
+import gc
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -277,6 +278,7 @@ class Engine:
             kept = {value.content for value in self._outside.values()}
             # One derived model at a time beside the recipe's own: memory, not time, is short on a small machine.
             self._models = {key: model for key, model in self._models.items() if key in kept}
+            gc.collect()  # module trees refer to themselves: dropped ones would keep their weights
             base = self._models.get(root)
             if base is not None and hasattr(base, "with_adapter"):
                 self._models[content] = base.with_adapter(artifact.path / payload.MODEL)

@@ -27,29 +27,28 @@ def reader_of(recipe: Recipe, name: str, limit: int | None = None) -> Any:
     return reader
 
 
-def source_key(recipe: Recipe, workspace: Path, name: str, limit: int | None) -> str | None:
-    """The cache key of a source, or None when what it reads has no path to hash."""
-    if recipe.sources[name].path is None:
-        return None
+def source_key(recipe: Recipe, workspace: Path, name: str, limit: int | None) -> tuple[str, Dataset | None]:
+    """The cache key of a source, and its rows where they had to be read for it.
+
+    A source without a path is read every time: there is nothing to hash before, so what was read is the key.
+    """
+    source, reader = recipe.sources[name], reader_of(recipe, name, limit)
+    if source.path is None:
+        found = reader.read(None)
+        return digest([source.use, configuration(reader), found.hash, limit]), found
     path = source_path(recipe, workspace, name)
     contents = {"files": tree_hash(path, allowed(recipe, workspace), recipe.allow_outside)}
-    return method_key(reader_of(recipe, name, limit), contents, {"limit": limit})
+    return method_key(reader, contents, {"limit": limit}), None
 
 
 def read_source(
     recipe: Recipe, workspace: Path, store: Store, name: str, limit: int | None
 ) -> tuple[Artifact, bool]:
-    """(the source as an artifact, whether it was there already).
-
-    A source without a path is read every time: there is nothing to hash before, so what was read is the key.
-    """
+    """(the source as an artifact, whether it was there already)."""
     source, reader = recipe.sources[name], reader_of(recipe, name, limit)
     path = None if source.path is None else str(source_path(recipe, workspace, name))
     started = time.perf_counter()
-    key, ready = source_key(recipe, workspace, name, limit), None
-    if key is None:
-        ready = reader.read(path)
-        key = digest([source.use, configuration(reader), ready.hash, limit])
+    key, ready = source_key(recipe, workspace, name, limit)
 
     def write(folder: Path) -> dict[str, Any]:
         dataset = reader.read(path) if ready is None else ready

@@ -124,8 +124,8 @@ class _Planner:
 
     def source(self, name: str) -> PlannedStep:
         use = self.engine.recipe.sources[name].use
-        key = source_key(self.engine.recipe, self.engine.workspace, name, self.engine.limit)
-        artifact = self.engine.store.get(key) if key else None
+        key, _ = source_key(self.engine.recipe, self.engine.workspace, name, self.engine.limit)
+        artifact = self.engine.store.get(key)
         value: _Known = self.engine.value(name, artifact, {}) if artifact else _Pending(f"source {name}", None)
         self.known[name] = value
         return PlannedStep(name, use, None, None, artifact is not None, value.rows, **self._predicted(use, None))
