@@ -61,3 +61,13 @@ def require_rows(dataset: Dataset, who: str) -> int:
     if dataset.num_rows == 0:
         raise InputError(f"{who}: there are no rows to draw from", remedy="look at the steps before this one")
     return dataset.num_rows
+
+
+def average_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks in (0, 1] of values [n], the largest 1; equal values share the mean of their ranks, NaN has none."""
+    ranks = np.full(len(values), np.nan)
+    known = ~np.isnan(values)
+    _, place, counts = np.unique(values[known], return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks[known] = (last - (counts - 1) / 2)[place] / max(1, int(known.sum()))
+    return ranks
