@@ -108,7 +108,8 @@ class Band(Transform):
 
     def _texts(self, dataset: Dataset) -> tuple[np.ndarray, int]:
         """Bytes of every text, int64 [n], and how many rows repeat the text of another; those are a warning."""
-        sizes, seen = [], set()
+        sizes: list[np.ndarray] = []
+        seen: set[bytes] = set()
         for shard in dataset.shards():
             array = text_array(shard)
             sizes.append(np.diff(text_bytes(array)[1]))
