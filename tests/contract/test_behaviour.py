@@ -59,6 +59,9 @@ def make_rows(count=24, seed=0):
                 "duplicate_of": None if number % 6 else "row-00",
                 "cluster": number % 3,
                 "title": f"Topic {number}",
+                "domain_loss": 1.0 + number % 4 / 10,
+                "clear_conf": number / 24,
+                "clear_auroc": 0.9,
                 "subject": f"subject-{number % 4}",
                 "level": ("remember", "understand", "apply")[number % 3],
                 "checks": [{"kind": "max_words", "n": 20}],
@@ -87,6 +90,8 @@ def inputs(data, model):
     given = {"model": model, "base": model, "teacher": model, "judge": model, "evaluation": apart, "seed": 0}
     # The same rows, each time with other losses.
     losses = [Dataset.from_rows(make_rows(seed=seed)) for seed in (2, 3, 4)]
+    measured = discovery.build("evaluation.bits_per_byte").evaluate(model, data, {})
+    given |= {"result": measured, "before": measured, "after": [measured] * 6}
     return {**given, "losses": losses, "results": None, "*": data}
 
 
@@ -132,6 +137,10 @@ def fields_for(name):
         chosen = {"column": "kind", "equals": "text"}
     if name == "data.filter.rules":
         chosen = {"profile": "none", "keep": {"score": {"min": 0.0}}}
+    if name == "signals.domain_loss":
+        chosen = {"column": "group"}
+    if name == "signals.skill_graph":
+        chosen = {"column": "group", "skills": [f"group-{i}" for i in range(6)]}
     if name == "evaluation.lm_eval_task":
         chosen = {"path": "task.yaml", "project": str(TOY)}
     return chosen

@@ -17,7 +17,7 @@ from tutelage.signals.token_loss import TokenLoss
 
 PROOF = {"signals.grape": ["consistent", "verified"]}
 MUTATIONS = [
-    ("src/tutelage/signals/grape.py", "* batch.response_mask)", ")"),
+    ("src/tutelage/signals/grape.py", "float(part.sum())", "float(part[:-1].sum())"),
     ("src/tutelage/signals/grape.py", "sums[i] / unique[i].n_trained", "sums[i] / len(unique[i])"),
     ("src/tutelage/signals/grape.py", 'turns="last"', 'turns="all"'),
 ]

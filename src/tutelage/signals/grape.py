@@ -31,7 +31,7 @@ CARD = {
     "needs": ["train"],
     "cost": "one forward pass per candidate",
     "baseline": "signals.length",
-    "headline": "the paper: up to 13.8 points over distilling from the strongest model; beware a model's own answers",
+    "headline": "the paper: 13.8 points over distilling from the strongest; a model's own answers fit too well",
     "version": 1,
 }
 
@@ -57,7 +57,7 @@ def mean_logps(model: Any, documents: list[Any]) -> list[float]:
     sums: list[float] = [0.0] * len(unique)
     with model.scoring():
         for chosen, batch in scoring_batches(model, unique):
-            flat = (model.token_logps(batch) * batch.response_mask)[batch.segment_ids >= 0].double().cpu().numpy()
+            flat = model.token_logps(batch)[batch.segment_ids >= 0].double().cpu().numpy()
             sizes = [len(unique[i]) for i in chosen]
             for i, part in zip(chosen, np.split(flat, np.cumsum(sizes)[:-1])):
                 sums[i] = float(part.sum())
