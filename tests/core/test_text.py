@@ -21,6 +21,7 @@ from tutelage.core.text.words import hash_words, split_words
 MUTATIONS = [
     ("src/tutelage/core/text/words.py", "inverses[starts])", "inverses[ends])"),
     ("src/tutelage/core/text/words.py", "start[inner] = word[inner]", "pass"),
+    ("src/tutelage/core/text/words.py", "kept[starts] = True", "pass"),
     ("src/tutelage/core/text/ngrams.py", "<= ends)", "<= ends + 1)"),
     ("src/tutelage/core/text/ngrams.py", "pow(_Q, size, _MASK + 1)", "1"),
     ("src/tutelage/core/text/hashing.py", "+ 0.5) / 2.0**53", "+ 0.5) / 2.0**54"),
@@ -86,6 +87,9 @@ def test_blocks_do_not_matter(monkeypatch):
 def test_numbers_can_be_mapped_to_one():
     mapped = names_of(["in 1999 a12b 7", "in 5 a7b 123456"], map_numbers=True)
     assert mapped[0] == mapped[1]
+    assert names_of(["a 7", "12 b"], map_numbers=True) == [
+        names_of([t], map_numbers=True)[0] for t in ("a 7", "12 b")
+    ]
     kept = names_of(["in 1999", "in 5"])
     assert kept[0] != kept[1]
 

@@ -9,9 +9,9 @@ import pytest
 
 from tutelage.core.apply import score_dataset
 from tutelage.core.dataset import Dataset
+from tutelage.core.text.hashing import repeated
 from tutelage.core.text.words import split_words
 from tutelage.signals import heuristic_rules as module
-from tutelage.signals._rules import _repeated as repeated
 from tutelage.signals.heuristic_rules import HeuristicRules
 
 PROOF = {"signals.heuristic_rules": ["consistent", "verified"]}
@@ -22,7 +22,7 @@ MUTATIONS = [
     ("src/tutelage/signals/heuristic_rules.py", "owner[~all_digits]", "owner[all_digits]"),
     ("src/tutelage/signals/_rules.py", "(hashes ^ salt[first])", "(hashes)"),
     ("src/tutelage/signals/_rules.py", "seen[group] or not jumped[firsts[group]]", "True"),
-    ("src/tutelage/signals/_rules.py", "<= low) & ~same).any()", "<= low) & ~same).all()"),
+    ("src/tutelage/core/text/hashing.py", "<= low) & ~same).any()", "<= low) & ~same).all()"),
     ("src/tutelage/signals/_rules.py", ".strip(), True", ".strip(), notices"),
 ]
 

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 
+from tutelage.core.text.hashing import repeated
 from tutelage.core.text.ngrams import ngram_hashes
 from tutelage.core.text.words import Words
 
@@ -56,7 +57,7 @@ def ngram_shares(words: Words, lengths: np.ndarray, characters: np.ndarray) -> d
         hashes, first = ngram_hashes(words, n)
         chosen = candidate[first]
         keys, first = (hashes ^ salt[first])[chosen], first[chosen]
-        members, starts = _repeated(keys)
+        members, starts = repeated(keys)
         # Groups of equal n-grams, each in the order of the text.
         at = first[members]
         candidate[:] = False
@@ -74,27 +75,6 @@ def ngram_shares(words: Words, lengths: np.ndarray, characters: np.ndarray) -> d
             found = np.bincount(document[hits], letters[hits + n] - letters[hits], len(total))
             shares[f"rule_repeated_{n}grams"] = found / total
     return shares
-
-
-def _repeated(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(members [m], starts [groups + 1]): indices of the keys that occur at least twice, group after group, each
-    group rising; group g is `members[starts[g]:starts[g + 1]]`."""
-    # One plain sort: the index takes the place of the low bits, and the whole keys are compared afterwards.
-    low = np.uint64((1 << len(keys).bit_length()) - 1)
-    tagged = np.sort((keys & ~low) | np.arange(len(keys), dtype=np.uint64))
-    order = (tagged & low).astype(np.int64)
-    ordered = keys[order]
-    same = ordered[1:] == ordered[:-1]
-    if (((tagged[1:] ^ tagged[:-1]) <= low) & ~same).any():
-        # Two keys differ in the low bits only and may lie mixed.
-        order = np.argsort(keys, kind="stable")
-        ordered = keys[order]
-        same = ordered[1:] == ordered[:-1]
-    within = np.zeros(len(keys) + 1, dtype=bool)
-    within[1:-1] = same
-    member = within[:-1] | within[1:]
-    begins = np.flatnonzero(~within[:-1][member])
-    return order[member], np.append(begins, int(member.sum()))
 
 
 def _top(

@@ -9,14 +9,12 @@ Departures, ours: words are runs of letters and digits; stop words are compared 
 occur twice to be the top one, or short texts would fail; sentences are counted by their end marks.
 """
 
-import itertools
-
 import numpy as np
 import pyarrow as pa
 
 from tutelage.core.method import Inputs, Scorer, State
 from tutelage.core.text.rows import text_array
-from tutelage.core.text.words import Words, hash_words, text_bytes
+from tutelage.core.text.words import Words, hash_words, text_batches
 from tutelage.signals._rules import line_columns, ngram_shares, word_lengths
 
 CARD = {
@@ -110,8 +108,5 @@ class HeuristicRules(Scorer):
     """No fields and no thresholds: those are in `data.filter.rules`."""
 
     def score(self, shard: pa.Table, state: State, inputs: Inputs) -> dict[str, np.ndarray]:
-        array = text_array(shard)
-        # About a megabyte at a time: the arrays of words then stay in the processor's cache.
-        cuts = [0, *(np.flatnonzero(np.diff(text_bytes(array)[1] // BATCH_BYTES)) + 1).tolist(), len(array)]
-        parts = [rule_columns(array[a:b]) for a, b in itertools.pairwise(cuts) if b > a or b == 0]
+        parts = [rule_columns(batch) for batch in text_batches(text_array(shard), BATCH_BYTES)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -41,3 +41,24 @@ def mix64(values: np.ndarray) -> np.ndarray:
     values *= _MIX_2
     values ^= values >> np.uint64(31)
     return values
+
+
+def repeated(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(members [m], starts [groups + 1]): indices of the keys that occur at least twice, group after group, each
+    group rising; group g is `members[starts[g]:starts[g + 1]]`."""
+    # One plain sort: the index takes the place of the low bits, and the whole keys are compared afterwards.
+    low = np.uint64((1 << len(keys).bit_length()) - 1)
+    tagged = np.sort((keys & ~low) | np.arange(len(keys), dtype=np.uint64))
+    order = (tagged & low).astype(np.int64)
+    ordered = keys[order]
+    same = ordered[1:] == ordered[:-1]
+    if (((tagged[1:] ^ tagged[:-1]) <= low) & ~same).any():
+        # Two keys differ in the low bits only and may lie mixed.
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        same = ordered[1:] == ordered[:-1]
+    within = np.zeros(len(keys) + 1, dtype=bool)
+    within[1:-1] = same
+    member = within[:-1] | within[1:]
+    begins = np.flatnonzero(~within[:-1][member])
+    return order[member], np.append(begins, int(member.sum()))

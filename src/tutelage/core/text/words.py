@@ -7,9 +7,10 @@ b_i * P^i: (c[end] - c[start]) * P^-start. Normalisation never moves a byte, so 
 document's text.
 """
 
+import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,12 @@ def text_bytes(texts: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> tupl
     offsets = np.frombuffer(offset_buffer, np.int64)[array.offset : array.offset + len(array) + 1]
     data = np.frombuffer(data_buffer, np.uint8) if data_buffer else np.zeros(0, np.uint8)
     return data[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def text_batches(array: pa.LargeStringArray, size: int) -> Iterator[pa.LargeStringArray]:
+    """The texts in runs of about `size` bytes, at least one: the words then fit the processor's cache."""
+    cuts = [0, *(np.flatnonzero(np.diff(text_bytes(array)[1] // size)) + 1).tolist(), len(array)]
+    yield from (array[a:b] for a, b in itertools.pairwise(cuts) if b > a or b == 0)
 
 
 def hash_words(texts: Sequence[str | None] | pa.Array | pa.ChunkedArray, *, map_numbers: bool = False) -> Words:
@@ -173,14 +180,15 @@ def _hash_block(block: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.n
 
 def _hash_mapped(block: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     digit = (block >= _DIGITS[0]) & (block <= _DIGITS[1])
+    if not digit.any():
+        return _hash_block(block, starts, ends)
     kept = np.ones(len(block), dtype=bool)
     kept[1:] = ~(digit[1:] & digit[:-1])
-    powers, inverses = _tables(len(block))
-    place = np.cumsum(kept) - 1
-    mapped = np.where(digit, np.uint8(_DIGITS[0]), block) * kept
-    prefix = np.zeros(len(block) + 1, dtype=np.uint64)
-    np.cumsum(mapped * powers[place], out=prefix[1:])
-    return mix64((prefix[ends] - prefix[starts]) * inverses[place[starts]])
+    # A document may begin with a digit right behind one that ends with a digit.
+    kept[starts] = True
+    place = np.zeros(len(block) + 1, dtype=np.int64)
+    np.cumsum(kept, out=place[1:])
+    return _hash_block(np.where(digit, np.uint8(_DIGITS[0]), block)[kept], place[starts], place[ends])
 
 
 def _tables(length: int) -> tuple[np.ndarray, np.ndarray]:
