@@ -13,7 +13,7 @@ from tutelage.signals.embedding_hidden import EmbeddingHidden
 PROOF = {"signals.embedding_hidden": ["consistent", "verified"]}
 MUTATIONS = [
     ("src/tutelage/signals/embedding_hidden.py", 'vectors - state["mean"]', "vectors"),
-    ("src/tutelage/signals/embedding_hidden.py", "states.mean(axis=0)", "states[-1]"),
+    ("src/tutelage/models/text_vectors.py", "states.mean(axis=0)", "states[-1]"),
 ]
 TEXTS = ["the quick brown fox", "a lazy dog sleeps in the sun", "numbers 1 2 3", "x"]
 

@@ -32,18 +32,6 @@ CARD = {
 }
 
 
-def embed(model: Any, rows: list[str], layer: int | None) -> np.ndarray:
-    """Uncentred vectors [n, d] float32; a row without tokens is NaN."""
-    if layer is None:
-        counts = model.count_tokens(rows)
-        found = iter(model.embed([text for text, count in zip(rows, counts) if count]))
-        vectors = [next(found) if count else None for count in counts]
-    else:
-        vectors = [states.mean(axis=0) if len(states) else None for states in model.hidden_states(rows, layer)]
-    width = next((len(v) for v in vectors if v is not None), 1)
-    return np.array([np.full(width, np.nan) if v is None else v for v in vectors], dtype=np.float32)
-
-
 class EmbeddingHidden(Scorer):
     """`layer` counts from 0, the token embeddings (null: the model's own choice)."""
 
@@ -52,8 +40,10 @@ class EmbeddingHidden(Scorer):
     seed: int = Field(default=0, ge=0)
 
     def fit(self, dataset: Dataset, inputs: Inputs) -> State:
+        from tutelage.models.text_vectors import text_vectors
+
         order = np.argsort(-uniform(self.seed, dataset.ids()), kind="stable")[: self.fit_rows]
-        vectors = embed(inputs["model"], texts(dataset.take(np.sort(order))), self.layer)
+        vectors = text_vectors(inputs["model"], texts(dataset.take(np.sort(order))), self.layer)
         if np.isnan(vectors).all():
             raise InputError(
                 f"{self.name}: there is no text to embed",
@@ -63,7 +53,9 @@ class EmbeddingHidden(Scorer):
         return {"mean": np.nanmean(vectors.astype(np.float64), axis=0)}
 
     def score(self, shard: pa.Table, state: State, inputs: Inputs) -> dict[str, Any]:
-        vectors = embed(inputs["model"], texts(shard), self.layer)
+        from tutelage.models.text_vectors import text_vectors
+
+        vectors = text_vectors(inputs["model"], texts(shard), self.layer)
         empty = np.isnan(vectors).all(axis=1)
         moved = np.where(empty[:, None], 0.0, vectors - state["mean"])
         lengths = np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)

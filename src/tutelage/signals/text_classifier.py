@@ -5,8 +5,8 @@ regression with balanced classes, fitted on all but a held-out share of the give
 copies stay on one side). p_positive = 1 / (1 + exp(-(s z + o))) with slope s >= 0 and offset o fitted on the
 held-out rows, to Platt's smoothed targets and with equal weight of both classes: p is for equally many of both
 kinds, other shares multiply the odds. Two measures of the held-out rows stand beside every score: classifier_auc,
-and classifier_auc_same_length over the pairs of a positive and a negative with at most a tenth more n-grams in one,
-because such classifiers often learn length, the boilerplate of a source, or language. Rows without a word
+and classifier_auc_same_length over the pairs of a positive and a negative of which neither has over a tenth more
+n-grams, because such classifiers often learn length, the boilerplate of a source, or language. Rows without a word
 have no score. In place of fastText's trained word vectors the n-grams themselves are the features.
 """
 
