@@ -14,6 +14,11 @@ from tutelage.models.ngram import NGramLM
 from tutelage.models.seam import Generation
 from tutelage.models.toy import tiny_causal_lm
 
+MUTATIONS = [
+    ("src/tutelage/cli/chat.py", 'streams = loaded.kind == "causal"', "streams = False"),
+    ("src/tutelage/cli/chat.py", "typer.echo(plain(text), nl=False)", "typer.echo(text, nl=False)"),
+]
+
 app = typer.Typer()
 app.command("chat")(chat_command)
 app.command("fetch")(fetch_command)
@@ -49,6 +54,24 @@ def test_piped_messages_are_answered_by_a_real_model(tmp_path) -> None:
     again = CliRunner().invoke(app, arguments, input="hello\nworld\n")
     assert again.stdout == result.stdout
     assert result.stdout.count("[...]") <= 2 <= result.stdout.count("\n")
+
+
+def test_an_answer_is_shown_while_it_is_made(tmp_path, monkeypatch) -> None:
+    folder = tiny_causal_lm(seed=1).save(tmp_path / "model")
+    pieces: list[str] = []
+    monkeypatch.setattr(chat, "_show_piece", pieces.append)
+    arguments = ["chat", str(folder), "--max-new-tokens", "12", "--temperature", "1", "--device", "cpu"]
+    silent = CliRunner().invoke(app, arguments, input="hello\n")
+    assert len(pieces) > 2
+    monkeypatch.undo()
+    spoken = CliRunner().invoke(app, arguments, input="hello\n")
+    assert spoken.stdout == chat.plain("".join(pieces)) + silent.stdout
+
+
+def test_pieces_cannot_command_the_terminal(capsys) -> None:
+    chat._show_piece("a\x1b[31")
+    chat._show_piece("mb\n")
+    assert capsys.readouterr().out == "a\\x1b[31mb\n"
 
 
 def test_history_system_and_hostile_output(recorder: Recorder) -> None:

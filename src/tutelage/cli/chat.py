@@ -55,9 +55,16 @@ def chat_command(
         if templated:
             messages = _fitting(loaded, opening, messages, max_new_tokens)
         prompt = loaded.chat_prompt(opening + messages) if templated else said
-        (answer,) = loaded.generate([prompt], seed=seed + turn, **options)
+        # A model in this process is read while it speaks; an endpoint answers at once.
+        streams = loaded.kind == "causal"
+        listener: Any = {"on_text": _show_piece} if streams else {}
+        (answer,) = loaded.generate([prompt], seed=seed + turn, **options, **listener)
         messages.append({"role": "assistant", "content": answer.text})
-        _show(answer.text + (" [...]" if answer.truncated else ""), interactive)
+        ending = " [...]" if answer.truncated else ""
+        if streams:
+            typer.echo(ending)
+        else:
+            _show(answer.text + ending, interactive)
 
 
 def _said(interactive: bool) -> Iterator[str]:
@@ -93,6 +100,11 @@ def _fitting(
     if len(kept) < len(messages):
         note(f"the context is full: the oldest {len(messages) - len(kept)} messages are forgotten")
     return kept
+
+
+def _show_piece(text: str) -> None:
+    """A piece of an answer as it comes; control characters are shown, not obeyed."""
+    typer.echo(plain(text), nl=False)
 
 
 def _show(text: str, interactive: bool) -> None:

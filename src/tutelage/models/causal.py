@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -245,11 +245,15 @@ class CausalLM(Model):
         stop: Sequence[str] = (),
         seed: int = 0,
         batch_size: int = 64,
+        *,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[Generation]:
         """One completion per prompt: greedy at temperature 0, else sampled with a generator per prompt.
 
         Ends at EOS (or another end token of the generation configuration), at a `stop` string, which is not part
         of the text, or at the token limit (`truncated`). Raises ModelError for a prompt that does not fit.
+        `on_text` gets the text of a single prompt's completion piece by piece while it is made; joined, the pieces
+        are the text, and they change nothing about it.
         """
         limits = generation.Limits(max_new_tokens, tuple(stop))
         with self.scoring():
@@ -260,6 +264,7 @@ class CausalLM(Model):
                 temperature=temperature,
                 seed=seed,
                 batch_size=batch_size,
+                on_text=on_text,
             )
 
     def hidden_states(self, texts: Sequence[str], layer: int) -> Iterator[np.ndarray]:

@@ -5,7 +5,7 @@ What all prompts of a batch begin with (a system turn, worked examples) goes thr
 state of each row is put through the head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from tutelage.core.errors import ModelError
 from tutelage.models.encode import encode_prompt
 from tutelage.models.seam import Generation
+from tutelage.models.streaming import TextStream
 
 if TYPE_CHECKING:
     from tutelage.models.causal import CausalLM
@@ -32,9 +33,17 @@ class Limits:
 
 
 def generate(
-    model: "CausalLM", prompts: Sequence[str], limits: Limits, *, temperature: float, seed: int, batch_size: int
+    model: "CausalLM",
+    prompts: Sequence[str],
+    limits: Limits,
+    *,
+    temperature: float,
+    seed: int,
+    batch_size: int,
+    on_text: Callable[[str], None] | None = None,
 ) -> list[Generation]:
     """Completions in the order of the prompts; see `CausalLM.generate`."""
+    stream = None if on_text is None else _stream(model, prompts, limits, on_text)
     if limits.new_tokens < 1 or batch_size < 1 or temperature < 0:
         raise ModelError(
             "generation has a setting out of range",
@@ -57,10 +66,28 @@ def generate(
     for at in range(0, len(order), batch_size):
         chosen = order[at : at + batch_size]
         seeds = [(seed * 1_000_003 + i) % 2**63 for i in chosen]
-        done = _batch(model, [encoded[i] for i in chosen], limits, temperature, seeds)
+        done = _batch(model, [encoded[i] for i in chosen], limits, temperature, seeds, stream)
         for i, generation in zip(chosen, done):
             found[i] = generation
-    return [g for g in found if g is not None]
+    completions = [g for g in found if g is not None]
+    if stream is not None:
+        stream.finish(completions[0].text)
+    return completions
+
+
+def _stream(
+    model: "CausalLM", prompts: Sequence[str], limits: Limits, on_text: Callable[[str], None]
+) -> TextStream:
+    if len(prompts) != 1:
+        raise ModelError(
+            "only a single completion can be handed on while it grows",
+            where="generate",
+            expected="one prompt where on_text is given",
+            found=f"{len(prompts)} prompts",
+        )
+    return TextStream(
+        lambda tokens: str(model.tokenizer.decode(tokens, skip_special_tokens=True)), on_text, limits.stop
+    )
 
 
 def end_ids(model: "CausalLM") -> set[int]:
@@ -77,6 +104,7 @@ def _batch(
     limits: Limits,
     temperature: float,
     seeds: list[int],
+    stream: TextStream | None,
 ) -> list[Generation]:
     device = model.device
     cache = DynamicCache(config=model.config)
@@ -109,6 +137,8 @@ def _batch(
             if texts[row] is None:
                 out[row].append(token)
                 texts[row] = _ended(model, out[row], ends, limits.stop)
+                if stream is not None and texts[row] is None:
+                    stream.grow(out[row])
         live = [i for i, row in enumerate(rows) if texts[row] is None]
         if not live:
             break
