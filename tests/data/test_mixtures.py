@@ -203,7 +203,7 @@ def test_rounds_follow_the_last_losses():
     draws.update(told(a=5.0, b=5.0))
     assert (draws.p == before).all(), "before the first draw the start is only noted"
     seen = []
-    for losses in ((2.0, 4.0), (1.0, 3.0), (0.5, 2.0)):
+    for losses in ((2.0, 3.0), (1.0, 3.5), (0.5, 2.0)):
         draws.next()
         draws.update(told(a=losses[0], b=losses[1]))
         seen.append(losses)
