@@ -13,6 +13,8 @@ T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # The shapes of a small model's hottest matmuls: tokens x width times width x 3 widths.
 PROBE = (1024, 576, 1536)
+# About half a second on two cores.
+PROBES = 30
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -54,21 +56,32 @@ def bf16_is_faster(device: str) -> bool:
     return probe_gflops(device, "bfloat16") > 1.2 * probe_gflops(device, "float32")
 
 
-@functools.cache
 def probe_gflops(device: str, dtype: str) -> float:
-    """Sustained GFLOP/s of this process's matmuls (best of several short runs), for MFU and for the dtype."""
+    """Sustained GFLOP/s of this process's matmuls, for MFU and for the dtype; measured once."""
+    return _probed(device)[dtype]
+
+
+@functools.cache
+def _probed(device: str) -> dict[str, float]:
+    """GFLOP/s by dtype: the best of many single products, the dtypes in turns, so that another process that takes
+    the processor for a while slows neither alone."""
     tokens, width, wide = PROBE
-    a = torch.randn(tokens, width, device=device).to(DTYPES[dtype])
-    b = torch.randn(width, wide, device=device).to(DTYPES[dtype])
-    best = float("inf")
-    for _ in range(6):
-        _synchronize(device)
-        start = time.perf_counter()
-        for _ in range(3):
+    pairs = {
+        name: (
+            torch.randn(tokens, width, device=device).to(dtype),
+            torch.randn(width, wide, device=device).to(dtype),
+        )
+        for name, dtype in DTYPES.items()
+    }
+    best = dict.fromkeys(DTYPES, float("inf"))
+    for _ in range(PROBES):
+        for name, (a, b) in pairs.items():
+            _synchronize(device)
+            start = time.perf_counter()
             torch.mm(a, b)
-        _synchronize(device)
-        best = min(best, (time.perf_counter() - start) / 3)
-    return 2 * tokens * width * wide / best / 1e9
+            _synchronize(device)
+            best[name] = min(best[name], time.perf_counter() - start)
+    return {name: 2 * tokens * width * wide / seconds / 1e9 for name, seconds in best.items()}
 
 
 def _synchronize(device: str) -> None:
