@@ -9,6 +9,7 @@ import pytest
 
 from tutelage.core.apply import score_dataset
 from tutelage.core.dataset import Dataset
+from tutelage.core.errors import ConfigError
 from tutelage.core.text.hashing import repeated
 from tutelage.core.text.words import split_words
 from tutelage.signals import heuristic_rules as module
@@ -24,6 +25,7 @@ MUTATIONS = [
     ("src/tutelage/signals/_rules.py", "seen[group] or not jumped[firsts[group]]", "True"),
     ("src/tutelage/core/text/hashing.py", "<= low) & ~same).any()", "<= low) & ~same).all()"),
     ("src/tutelage/signals/_rules.py", ".strip(), True", ".strip(), notices"),
+    ("src/tutelage/signals/heuristic_rules.py", "documents[first[places]]", "documents[places]"),
 ]
 
 
@@ -146,6 +148,25 @@ def test_word_rules_by_hand():
 )
 def test_line_rules_by_hand(column, text, value):
     assert score([text])[0][column] == pytest.approx(value)
+
+
+def test_bad_words_are_counted_as_whole_words():
+    import re
+
+    rng = random.Random(3)
+    bad = ["Foo", "bar baz", "café noir", "bar baz qux"]
+    texts = [
+        " ".join(rng.choices(["foo", "bar", "baz", "qux", "food", "CAFE\u0301", "noir,"], k=40)) for _ in range(20)
+    ]
+    data = Dataset.from_rows({"id": f"r{i}", "text": t} for i, t in enumerate(texts))
+    rows = score_dataset(HeuristicRules(bad_words=bad), data, {}).rows()
+    for text, row in zip(texts, rows):
+        plain = " ".join(split_words(text))
+        expected = sum(len(re.findall(rf"\b{phrase.lower()}\b", plain)) for phrase in bad)
+        assert row["rule_bad_words"] == expected
+    assert score(["foo"])[0]["rule_bad_words"] == 0
+    with pytest.raises(ConfigError, match="no word"):
+        HeuristicRules(bad_words=["foo", "..."])
 
 
 def test_nothing_gives_numbers_not_errors():

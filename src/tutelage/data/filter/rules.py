@@ -3,7 +3,9 @@
 A rule is (column, min, max): keep if min <= value <= max. A profile is a list of rules with the thresholds of a
 published filter over the columns of `signals.heuristic_rules`; `keep` adds rules or replaces those of the
 profile column by column. Rules are tried in order and the first that fails is the reason. A row without a value
-for a rule is dropped. The C4 brace rule deletes all code and JSON: use profile "c4" for web prose only.
+for a rule is dropped. The C4 brace rule deletes all code and JSON: use profile "c4" for web prose only. Two rules
+depend on your language and your words and are added with `keep`: FineWeb's language score (`language_score`, at
+least 0.65) and C4's list of bad words (`rule_bad_words`, at most 0).
 """
 
 import numpy as np
