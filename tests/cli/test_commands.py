@@ -19,7 +19,8 @@ from tutelage.runs.ledger import Ledger
 
 pytest.importorskip("torch")
 PROMISED = (
-    "init validate plan run resume compare compare-results methods explain inspect report export fetch chat gc"
+    "init validate plan run resume compare compare-results methods explain inspect search report export fetch chat"
+    " gc"
 )
 START = "from tutelage.cli.main import run; run()"
 COMPARED = """\
@@ -205,6 +206,17 @@ def test_inspect_a_file_a_step_and_a_row(here, capfd):
     assert "not trained" in coloured.out and documents()[0]["text"] in coloured.out
     wrong = tutelage(capfd, "inspect", "chosn")
     assert wrong.code == 2 and "did you mean chosen" in wrong.err
+
+
+def test_inspect_a_training_step(here, capfd):
+    shown = tutelage(capfd, "inspect", "trained", "--rows", 2, "--json").json()
+    rows = tutelage(capfd, "inspect", "chosen", "--rows", 20, "--json").json()["shown"]
+    assert [entry["step"] for entry in shown["consumed"]] == [0, 1] and shown["optimiser_steps"] >= 4
+    first = [name for entry in shown["consumed"] for name in entry["ids"]]
+    assert len(set(first)) == len(first) > 2 and set(first) <= {row["id"] for row in rows}
+    said = tutelage(capfd, "inspect", "trained").out.splitlines()
+    assert f"{shown['optimiser_steps']} optimiser steps" in said[0] and len(said) == 4
+    assert said[1] == "step 0: " + ", ".join(shown["consumed"][0]["ids"])
 
 
 def test_compare_report_and_verdicts(here, capfd):

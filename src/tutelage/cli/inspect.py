@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 
 def inspect_command(
-    data: Annotated[str, typer.Argument(help="A file or folder, or the name of a step of a run.")],
+    data: Annotated[
+        str, typer.Argument(help="A file or folder, or the name of a step or training step of a run.")
+    ],
     model: Annotated[
         str | None, typer.Option(help="Show rows as this model's tokens, trained ones marked.")
     ] = None,
-    rows: Annotated[int, typer.Option(help="How many rows.", min=0)] = 3,
+    rows: Annotated[int, typer.Option(help="How many rows, or steps of a training.", min=0)] = 3,
     row_id: Annotated[str | None, typer.Option("--id", help="Show this row, kept or dropped.")] = None,
     max_length: Annotated[int, typer.Option(help="Context length in tokens.", min=2)] = 1024,
     run_id: Annotated[str, typer.Option("--run", help="The run a step belongs to.")] = "latest",
@@ -27,7 +29,12 @@ def inspect_command(
     allow_remote_code: AllowRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show rows as they are trained on, with counts of what was dropped and why."""
+    """Show rows as they are trained on, with counts of what was dropped and why; of a training step, the ids that
+    its first optimiser steps were made of."""
+    consumed = consumed_by(data, run_id, workspace_or_here(workspace), rows)
+    if consumed is not None:
+        print_json(consumed) if as_json else _print_consumed(consumed)
+        return
     found = open_data(data, run_id, workspace)
     facts = describe(found, row_id)
     shown = [row for row in found.rows() if row_id is None or row["id"] == row_id][: rows if row_id is None else 1]
@@ -101,6 +108,29 @@ def _rows_of(name: str, steps: dict[str, dict[str, Any]], workspace: Path) -> "D
     return payload.load_dataset(artifact.path)
 
 
+def consumed_by(name: str, run_id: str, workspace: Path, steps: int) -> dict[str, Any] | None:
+    """The head of the log of a training step of the run (of its last arm and seed), or None if it is none."""
+    from tutelage.core.store import Store
+    from tutelage.runs.consumed import LOG, consumed_steps, head
+    from tutelage.runs.ledger import Ledger
+    from tutelage.runs.paths import STATE
+
+    ledger = Ledger(workspace)
+    if Path(name).exists() or not (ledger.file.exists() and ledger.runs()):
+        return None
+    made = [step for step in ledger.run(run_id)["steps"] if (step["step"], step["kind"]) == (name, "Trainer")]
+    artifact = Store(workspace / STATE / "store").get(made[-1]["key"]) if made else None
+    if artifact is None or not (artifact.path / LOG).is_file():
+        return None
+    log = artifact.path / LOG
+    return {
+        "step": name,
+        **{key: made[-1][key] for key in ("arm", "seed")},
+        "optimiser_steps": sum(1 for _ in consumed_steps(log)),
+        "consumed": [{"step": number, "ids": ids} for number, ids in head(log, steps)],
+    }
+
+
 def describe(data: "Dataset", row_id: str | None) -> dict[str, Any]:
     """Counts of rows kept, dropped (reasons alike but for numbers count together) and quarantined."""
     reasons: dict[str, int] = {}
@@ -134,6 +164,13 @@ def trained_pieces(row: dict[str, Any], model: Any, max_length: int) -> dict[str
         runs[-1][0].append(token)
     pieces = [(model.tokenizer.decode(ids), trained) for ids, trained in runs]
     return {"id": encoded.example_id, "tokens": len(encoded), "trained": encoded.n_trained, "pieces": pieces}
+
+
+def _print_consumed(facts: dict[str, Any]) -> None:
+    where = "".join(f", {key} {facts[key]}" for key in ("arm", "seed") if facts[key] is not None)
+    typer.echo(plain(f"{facts['step']}{where}: {facts['optimiser_steps']} optimiser steps; rows in their order"))
+    for entry in facts["consumed"]:
+        typer.echo(plain(f"step {entry['step']}: {', '.join(entry['ids'])}"))
 
 
 def _print(facts: dict[str, Any], shown: list[dict[str, Any]], rendered: list[dict[str, Any]]) -> None:

@@ -14,6 +14,8 @@ from tutelage.core.dataset import Dataset
 from tutelage.core.errors import TrainingError
 from tutelage.core.method import Sampler
 
+LOG = "consumed.jsonl"
+
 
 @dataclass(frozen=True)
 class OrderCheck:
