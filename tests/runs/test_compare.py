@@ -1,6 +1,7 @@
 """Comparisons: equal total cost, declared before, nothing concluded where nothing can be."""
 
 import sqlite3
+from typing import ClassVar
 
 import pytest
 
@@ -415,3 +416,51 @@ def test_rows_measured_besides_do_not_fix_the_draws_of_training(bed):
     )
     fixed = fixed_steps(recipe, build_graph(recipe, "random"), "result")
     assert "hard" in fixed and "chosen" not in fixed
+
+
+class TestOneFactor:
+    """Each arm is the full recipe with one step changed, so that a difference has one cause."""
+
+    SHORT: ClassVar = {"chosen": {"budget": {"tokens": 200}}}
+    BLIND: ClassVar = {"scored": {"honest": False}}
+
+    def test_each_factor_against_the_full_recipe_in_one_family(self, bed):
+        arms = {"full": {}, "short": self.SHORT, "blind": self.BLIND, "control": {}}
+        result = comparison(bed, arms=arms, baseline="full", one_factor=True)
+        primary = [row for row in result.comparison["pairs"] if row["primary"]]
+        assert [row["name"] for row in primary] == ["short - full", "blind - full", "control - full"]
+        # Holm over the three: the interval of each is read at 1 - .05 / 3.
+        assert {row["verdict"]["family"] for row in primary} == {"primary"}
+        levels = {round(row["verdict"]["interval"]["level"], 4) for row in primary}
+        assert levels == {round(1 - 0.05 / 3, 4)}
+        verdicts = {row["a"]: row["verdict"]["outcome"] for row in primary}
+        assert verdicts["blind"] == "worse" and verdicts["control"] == "undecided"
+        control = pair(result, "control - full")["comparison"]
+        assert control["interval"]["lo"] <= 0 <= control["interval"]["hi"]
+
+    def test_two_changes_in_one_arm_are_refused(self, bed):
+        arms = {"full": {}, "both": {**self.SHORT, **self.BLIND}}
+        with pytest.raises(ConfigError, match=r"more than one factor[\s\S]*chosen, scored"):
+            comparison(bed, arms=arms, baseline="full", one_factor=True)
+        comparison(bed, arms=arms, baseline="full")
+
+    def test_what_counts_is_the_difference_to_the_baseline(self, bed):
+        # Both drop the same step's honesty: the arms differ in the budget alone.
+        arms = {"full": self.BLIND, "short": {**self.BLIND, **self.SHORT}}
+        comparison(bed, arms=arms, baseline="full", one_factor=True)
+        # Written out as it is, a step is not changed; and an arm that undoes the baseline's change changes it.
+        same = {"scored": {"honest": False, "use": "signals.toy_score"}, **self.SHORT}
+        comparison(bed, arms={**arms, "short": same}, baseline="full", one_factor=True)
+        with pytest.raises(ConfigError, match="chosen, scored"):
+            comparison(bed, arms={"full": self.BLIND, "short": self.SHORT}, baseline="full", one_factor=True)
+
+    def test_controls_are_free(self, bed):
+        both = {**self.SHORT, **self.BLIND}
+        arms = {
+            "full": {},
+            "short": self.SHORT,
+            "placebo": both,
+            "oracle": both,
+            "base": {"result": {"model": "base"}},
+        }
+        comparison(bed, arms=arms, baseline="full", placebo="placebo", oracle="oracle", one_factor=True)

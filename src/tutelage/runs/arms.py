@@ -120,6 +120,8 @@ def check_compare(recipe: Recipe, main: "Graph", graphs: Mapping[str, "Graph"]) 
         if name not in tasks:
             raise unknown("`also` names Task steps", recipe.where("compare", "also", number), name, tasks)
     _check_tune(recipe, main, metric)
+    if compare.one_factor:
+        _check_one_factor(recipe, graphs, metric)
     for number, gate in enumerate(recipe.gates):
         measured = (metric, *compare.also)
         if gate.step is not None and gate.step not in measured:
@@ -177,6 +179,29 @@ def _check_tune(recipe: Recipe, main: "Graph", metric: str) -> None:
     for number, value in enumerate(tune.grid):
         place = _at(recipe.where("compare", "tune", "grid", number))
         build_method(node.step.use, with_field(node.step.fields, tune.field, value), place)
+
+
+def _check_one_factor(recipe: Recipe, graphs: Mapping[str, "Graph"], metric: str) -> None:
+    """Raise ConfigError for an arm that differs from the baseline in more than one step."""
+    compare = recipe.compare
+    assert compare is not None
+    written = {name: {node.name: node.step for node in graph.nodes.values()} for name, graph in graphs.items()}
+    full = written[compare.baseline]
+    for arm, steps in written.items():
+        behind = [graphs[arm].nodes[name] for name in graphs[arm].model_side(metric)]
+        learns = any(n.card.kind == "Trainer" or (n.card.kind == "Adapter" and n.rows) for n in behind)
+        if arm in (compare.baseline, compare.placebo, compare.oracle) or not learns:
+            continue
+        # A step may be multiplied by `foreach`: its instances are one step.
+        changed = sorted({step.name for name, step in steps.items() if step != full.get(name)})
+        if len(changed) > 1:
+            raise ConfigError(
+                "an arm changes more than one factor",
+                where=recipe.where("arms", arm),
+                expected=f"one step that differs from {compare.baseline}",
+                found=", ".join(changed),
+                remedy="make an arm of each change, or leave out compare.one_factor",
+            )
 
 
 def _at(where: str) -> Callable[[str], str]:

@@ -151,7 +151,9 @@ class Compare(_Strict):
     `baseline` is an arm, or a method that takes the place of the step it is the baseline of. `primary` pairs are
     declared before anything runs; without them every other arm against the baseline is primary. `first_seeds`
     gives an arm fewer runs, with the first so many seeds: it is compared over these; with one, it serves gates
-    alone and no claim is made about it.
+    alone and no claim is made about it. `one_factor`: every other arm changes at most one step of the baseline,
+    so that a difference has one cause (an arm that changes nothing is the control); placebo, oracle and arms that
+    do not train are free.
     """
 
     baseline: str
@@ -166,6 +168,7 @@ class Compare(_Strict):
     margin: float | None = Field(default=None, gt=0)
     placebo: str | None = None
     oracle: str | None = None
+    one_factor: bool = False
 
     @property
     def single(self) -> set[str]:

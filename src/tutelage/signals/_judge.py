@@ -1,7 +1,7 @@
 """Asking a model which of two texts is better: the prompt with the texts delimited, the reading of the answer.
 
 A text is data, never an instruction: it stands between tags that carry a mark made by hashing both texts, which
-neither can know, and an answer counts only if it has the form that was asked for.
+neither can know, holds no token that ends a turn, and an answer counts only if it has the form that was asked for.
 """
 
 import hashlib
@@ -46,6 +46,13 @@ def clip(text: str, words: int) -> str:
     """The first `words` words of a text, white space kept."""
     ends = [match.end() for _, match in zip(range(words), re.finditer(r"\S+", text))]
     return text[: ends[-1]] if len(ends) == words else text
+
+
+def without_turns(text: str, judge: Any) -> str:
+    """The text with a blank inside every special token of the judge: nobody ends a turn from within a text."""
+    for token in getattr(getattr(judge, "template", None), "specials", ()):
+        text = text.replace(token, f"{token[:1]} {token[1:]}")
+    return text
 
 
 def judge_prompt(a: str, b: str, question: str, read: str) -> str:

@@ -20,7 +20,7 @@ from tutelage.core.errors import InputError, suggest
 from tutelage.core.method import Inputs, Scorer, State
 from tutelage.core.text.hashing import hash64_many
 from tutelage.core.text.rows import text_rows
-from tutelage.signals._judge import CRITERIA, ask, clip, judge_prompt
+from tutelage.signals._judge import CRITERIA, ask, clip, judge_prompt, without_turns
 from tutelage.signals._pairwise import fit_preferences, one_hot_differences
 
 CARD = {
@@ -99,7 +99,8 @@ class PairwiseQuality(Scorer):
 
     def fit(self, dataset: Dataset, inputs: Inputs) -> State:
         ids, texts = (list(column) for column in zip(*text_rows(dataset))) if dataset.num_rows else ([], [])
-        shown = [clip(text.strip(), self.clip_words) for text in texts]
+        judge = inputs["judge"]
+        shown = [without_turns(clip(text.strip(), self.clip_words), judge) for text in texts]
         filled = np.array([row for row, text in enumerate(shown) if text], dtype=np.int64)
         lengths = np.array([len(shown[row].split()) for row in filled])
         pairs = filled[draw_pairs(lengths, [ids[row] for row in filled], self.pairs_per_row, self.seed)]
@@ -112,7 +113,7 @@ class PairwiseQuality(Scorer):
         question = CRITERIA.get(self.criterion, self.criterion)
         prompts = [judge_prompt(shown[a], shown[b], question, self.read) for a, b in pairs.tolist()]
         prompts += [judge_prompt(shown[b], shown[a], question, self.read) for a, b in pairs.tolist()]
-        answers = ask(inputs["judge"], prompts, self.read, self.max_new_tokens)
+        answers = ask(judge, prompts, self.read, self.max_new_tokens)
         preference = both_orders(*answers.reshape(2, -1))
         # A pair with an answer that cannot be read is no preference: the comparison with NaN is false.
         kept = np.abs(preference - 0.5) >= self.confidence / 2
