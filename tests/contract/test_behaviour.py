@@ -62,8 +62,11 @@ def make_rows(count=24, seed=0):
                 "domain_loss": 1.0 + number % 4 / 10,
                 "clear_conf": number / 24,
                 "clear_auroc": 0.9,
+                "conditioned": number % 4 > 0,
                 "subject": f"subject-{number % 4}",
                 "level": ("remember", "understand", "apply")[number % 3],
+                "n_correct": number % 9,
+                "n_samples": 8,
                 "checks": [{"kind": "max_words", "n": 20}],
                 "type": "mc",
             }
@@ -133,6 +136,10 @@ def fields_for(name):
     if name == "signals.pairwise_quality":
         # A model that knows nothing is decided about nothing.
         chosen = {"confidence": 0.0}
+    if name == "signals.instruction_quality":
+        chosen = {"indicators": ("influence",), "loss_column": "nll_sum", "significance": 1.0}
+    if name == "signals.pass_rate":
+        chosen = {"samples": 2, "max_new_tokens": 4}
     if name == "data.filter.where":
         chosen = {"column": "kind", "equals": "text"}
     if name == "data.filter.rules":

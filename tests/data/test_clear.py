@@ -15,7 +15,7 @@ PROOF = {"data.filter.clear": ["consistent"], "data.augment.clear_correct": ["co
 MUTATIONS = [
     ("src/tutelage/data/filter/clear.py", "mask = values > at", "mask = values >= at"),
     ("src/tutelage/data/filter/clear.py", "if not power >= least_auroc", "if power < least_auroc"),
-    ("src/tutelage/data/filter/clear.py", "np.median(known) if gamma", "np.mean(known) if gamma"),
+    ("src/tutelage/data/filter/clear.py", "np.median(known)) if gamma", "np.mean(known)) if gamma"),
     (
         "src/tutelage/data/augment/clear_correct.py",
         "[found[:, 0, 0], found[:, 1, 1]]",

@@ -368,7 +368,7 @@ class _Run:
             loss = total / weight if weight else float("nan")
             for name, value in (("loss", loss), ("rate", rate), ("norm", norm), ("tokens", step.tokens)):
                 self.series[name].append(value)
-            self.draws.update({"train/loss": loss})
+            self.draws.update({"train/loss": loss, "train/share": min(1.0, self.share())})
             self.boundary = self.capture()
 
     def record(self) -> Fit:
