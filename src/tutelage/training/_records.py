@@ -1,5 +1,6 @@
 """The frozen records of the loop: how it runs and what it did."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from tutelage.core.records import Cost, Record
+from tutelage.core.stats.gap import Gap, stability_gap
 
 
 class Settings(Record):
@@ -57,6 +59,19 @@ class Fit(Record):
     def tokens_per_second(self) -> float:
         """Training tokens per second, evaluations left out."""
         return self.tokens / self.seconds if self.seconds else 0.0
+
+    def gaps(self) -> dict[str, Gap]:
+        """Metric -> the stability gap of its curve over the spent share, for every metric that was reported
+        at every evaluation, one of them before the first step; empty without that one."""
+        if len(self.history) < 2 or self.history[0]["share"] > 0:
+            return {}
+        names = [name for name in self.history[0] if "/" in name]
+        curves = {name: [entry for entry in self.history if name in entry] for name in names}
+        return {
+            name: stability_gap([entry["share"] for entry in found], [entry[name] for entry in found])
+            for name, found in curves.items()
+            if len(found) == len(self.history) and all(math.isfinite(entry[name]) for entry in found)
+        }
 
 
 REQUESTS = ("rate_factor", "stop", "raise_replay", "warn")
