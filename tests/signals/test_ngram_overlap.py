@@ -18,6 +18,7 @@ MUTATIONS = [
     ("src/tutelage/signals/ngram_overlap.py", "last_in_item >= first_answer[item]", "last_in_item >= 0"),
     ("src/tutelage/signals/ngram_overlap.py", "starts + size, -1)", "starts + 1, -1)"),
     ("src/tutelage/signals/ngram_overlap.py", "lengths[item] == size", "lengths[item] > size"),
+    ("src/tutelage/signals/ngram_overlap.py", 'decode("utf-8"))', 'decode("latin-1"))'),
 ]
 
 
@@ -83,6 +84,19 @@ def test_short_items_match_whole_or_are_counted():
     found = list(score_dataset(method, data, {"evaluation": evaluation}, state).rows())
     assert [r["contaminated"] for r in found] == [True, False]
     assert found[0]["contamination_snippet"] == "One two, three four five six"
+
+
+def test_the_offset_points_at_the_snippet():
+    item = [{"id": "i", "text": "Élan vital één twee drie vier vijf"}, {"id": "long", "text": "w " * 30}]
+    texts = [
+        "élan vital één twee drie vier vijf",
+        "Über — “so” \n ÉLAN, vital één twee drie vier vijf!",
+        "nothing",
+    ]
+    found = overlap([{"id": f"r{i}", "text": text} for i, text in enumerate(texts)], item)
+    assert [row["contamination_offset"] for row in found] == [0, texts[1].index("ÉLAN"), None]
+    for text, row in zip(texts[:2], found):
+        assert text[row["contamination_offset"] :].startswith(row["contamination_snippet"])
 
 
 def test_coverage_decides_about_whole_items():

@@ -24,6 +24,7 @@ from tutelage.cli.plan import plan_command
 from tutelage.cli.report import report_command
 from tutelage.cli.resume import resume_command
 from tutelage.cli.run import run_command
+from tutelage.cli.search import search_command
 from tutelage.cli.validate import validate_command
 from tutelage.core.errors import EXIT_INTERRUPTED, EXIT_INVALID
 
@@ -48,6 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare-results": compare_results_command,
     "report": report_command,
     "inspect": inspect_command,
+    "search": search_command,
     "export": export_command,
     "methods": methods_command,
     "explain": explain_command,

@@ -7,6 +7,8 @@ coverage_r = (words of r inside hit n-grams) / (words of r) >= `min_coverage` (`
 evaluation items that a corpus covers, score the evaluation items with the corpus as `evaluation`. Items shorter
 than n words match as a whole if they have at least 5 words, else they cannot be checked and are counted in the
 state. Numbers are kept: mapping all numbers to one makes rows of digits match each other (`map_numbers` does it).
+Item, snippet and offset are those of a row's first hit of the smallest n-gram size; the offset counts characters
+(code points) of the row's text in NFC.
 """
 
 from typing import Literal
@@ -33,6 +35,7 @@ CARD = {
         "contamination_coverage",
         "contamination_item",
         "contamination_snippet",
+        "contamination_offset",
     ],
     "inputs": {"evaluation": "the items that must not occur in the rows"},
     "cost": "one pass over the bytes",
@@ -117,6 +120,7 @@ class NgramOverlap(Scorer):
         covered = np.zeros(len(words.hashes) + 1, dtype=np.int64)
         item: list[str | None] = [None] * rows
         snippet: list[str | None] = [None] * rows
+        offset: list[int | None] = [None] * rows
         owner = words.documents
         for size in state["sizes"]:
             hashes, first = ngram_hashes(words, size)
@@ -130,6 +134,8 @@ class NgramOverlap(Scorer):
                 if item[row] is None:
                     item[row] = state["ids"][int(state[f"items_{size}"][ranks[at]])]
                     snippet[row] = words.text(int(starts[at]), int(starts[at]) + size - 1)
+                    before = words.data[words.offsets[row] : words.starts[starts[at]]]
+                    offset[row] = len(bytes(before).decode("utf-8"))
         inside = np.concatenate([[0], np.cumsum(np.cumsum(covered[:-1]) > 0)])
         lengths = np.diff(words.bounds)
         coverage = (inside[words.bounds[1:]] - inside[words.bounds[:-1]]) / np.maximum(lengths, 1)
@@ -140,4 +146,5 @@ class NgramOverlap(Scorer):
             "contamination_coverage": coverage,
             "contamination_item": pa.array(item, pa.string()),
             "contamination_snippet": pa.array(snippet, pa.string()),
+            "contamination_offset": pa.array(offset, pa.int64()),
         }

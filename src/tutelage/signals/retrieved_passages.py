@@ -8,7 +8,7 @@ retrieves a passage of the document that has its own id.
 """
 
 import unicodedata
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -82,6 +82,65 @@ def bm25_scores(index: State, query: np.ndarray, passages: int) -> np.ndarray:
     return scores
 
 
+class Passage(NamedTuple):
+    """A passage of the row `id`: its text, and where it begins and ends in the row's text (code points, NFC)."""
+
+    id: str
+    text: str
+    start: int
+    end: int
+
+
+def index_corpus(corpus: Dataset, passage_words: int = 120, k1: float = 0.9, b: float = 0.4) -> State:
+    """BM25 over the passages of a corpus; `document` is the row of every passage, `begin` and `end` its bytes."""
+    parts: list[tuple[np.ndarray, ...]] = []
+    rows = total = 0
+    for shard in corpus.shards():
+        words = hash_words(text_array(shard))
+        bounds, document = passage_bounds(words.bounds, passage_words)
+        starts, ends = _byte_spans(words, bounds, document)
+        parts.append((words.hashes, bounds[:-1] + total, document + rows, starts, ends))
+        total += len(words.hashes)
+        rows += shard.num_rows
+    if total == 0:
+        raise InputError(
+            "the corpus holds no word",
+            where="corpus",
+            expected="rows with text",
+            found=f"{corpus.num_rows} rows",
+        )
+    hashes, bounds, document, starts, ends = (np.concatenate(column) for column in zip(*parts))
+    index = bm25_index(hashes, np.append(bounds, total), k1, b)
+    return {**index, "document": document, "begin": starts, "end": ends}
+
+
+def best_passages(scores: np.ndarray, k: int) -> np.ndarray:
+    """Passages with the k largest positive scores, best first, ties by position."""
+    count = min(k, int((scores > 0).sum()))
+    if count == 0:
+        return np.zeros(0, dtype=np.int64)
+    least = np.partition(scores, len(scores) - count)[len(scores) - count]
+    candidates = np.flatnonzero(scores >= least)
+    return candidates[np.argsort(-scores[candidates], kind="stable")][:count]
+
+
+def read_passages(corpus: Dataset, index: State, passages: np.ndarray) -> dict[int, Passage]:
+    """The texts of the passages with these numbers."""
+    documents = np.unique(index["document"][passages])
+    found = corpus.take(documents)
+    whole = dict(zip(documents.tolist(), (unicodedata.normalize("NFC", text).encode() for text in texts(found))))
+    names = dict(zip(documents.tolist(), found.column("id").to_pylist()))
+    read = {}
+    for passage in passages.tolist():
+        document = int(index["document"][passage])
+        begin, end = int(index["begin"][passage]), int(index["end"][passage])
+        piece = whole[document][begin:end].decode("utf-8")
+        start = len(whole[document][:begin].decode("utf-8")) + len(piece) - len(piece.lstrip())
+        piece = piece.strip()
+        read[passage] = Passage(names[document], piece, start, start + len(piece))
+    return read
+
+
 class RetrievedPassages(Scorer):
     """`query_column` asks; `k` passages of about `passage_words` words, cut at `max_characters`; `k1`, `b` of
     BM25 (Anserini's defaults)."""
@@ -95,26 +154,7 @@ class RetrievedPassages(Scorer):
 
     def fit(self, dataset: Dataset, inputs: Inputs) -> State:
         dataset.require(self.query_column)
-        corpus: Dataset = inputs["corpus"]
-        parts: list[tuple[np.ndarray, ...]] = []
-        rows = total = 0
-        for shard in corpus.shards():
-            words = hash_words(text_array(shard))
-            bounds, document = passage_bounds(words.bounds, self.passage_words)
-            starts, ends = _byte_spans(words, bounds, document)
-            parts.append((words.hashes, bounds[:-1] + total, document + rows, starts, ends))
-            total += len(words.hashes)
-            rows += shard.num_rows
-        if total == 0:
-            raise InputError(
-                "the corpus holds no word",
-                where="inputs.corpus",
-                expected="rows with text",
-                found=f"{corpus.num_rows} rows",
-            )
-        hashes, bounds, document, starts, ends = (np.concatenate(column) for column in zip(*parts))
-        index = bm25_index(hashes, np.append(bounds, total), self.k1, self.b)
-        return {**index, "document": document, "begin": starts, "end": ends}
+        return index_corpus(inputs["corpus"], self.passage_words, self.k1, self.b)
 
     def score(self, shard: pa.Table, state: State, inputs: Inputs) -> dict[str, Any]:
         corpus: Dataset = inputs["corpus"]
@@ -133,21 +173,15 @@ class RetrievedPassages(Scorer):
             scores = bm25_scores(state, query, len(state["document"]))
             if own[row] in place:
                 scores[state["document"] == place[own[row]]] = 0.0
-            top = _top(scores, self.k)
+            top = best_passages(scores, self.k)
             chosen.append(top)
             best.append(float(scores[top[0]]) if len(top) else 0.0)
-        documents = np.unique(np.concatenate([state["document"][top] for top in chosen] or [np.zeros(0, int)]))
-        found = corpus.take(documents)
-        text = dict(zip(documents.tolist(), (unicodedata.normalize("NFC", t).encode() for t in texts(found))))
-        names = dict(zip(documents.tolist(), found.column("id").to_pylist()))
+        read = read_passages(corpus, state, np.unique(np.concatenate([np.zeros(0, np.int64), *chosen])))
         contexts, sources = [], []
         for top in chosen:
-            pieces = [
-                text[int(state["document"][p])][state["begin"][p] : state["end"][p]].decode("utf-8").strip()
-                for p in top
-            ]
-            contexts.append(_shorten(SEPARATOR.join(pieces), self.max_characters))
-            sources.append([names[int(state["document"][p])] for p in top])
+            pieces = [read[passage] for passage in top.tolist()]
+            contexts.append(_shorten(SEPARATOR.join([piece.text for piece in pieces]), self.max_characters))
+            sources.append([piece.id for piece in pieces])
         return {
             "context": pa.array(contexts, pa.string()),
             "context_sources": pa.array(sources, pa.list_(pa.string())),
@@ -163,16 +197,6 @@ def _byte_spans(words: Words, bounds: np.ndarray, document: np.ndarray) -> tuple
     closes = np.append(opens[1:], True)[: len(document)]
     ends = np.where(closes, words.offsets[document + 1], np.append(starts[1:], 0)[: len(document)])
     return starts - words.offsets[document], ends - words.offsets[document]
-
-
-def _top(scores: np.ndarray, k: int) -> np.ndarray:
-    """Passages with the k largest positive scores, best first, ties by position."""
-    count = min(k, int((scores > 0).sum()))
-    if count == 0:
-        return np.zeros(0, dtype=np.int64)
-    least = np.partition(scores, len(scores) - count)[len(scores) - count]
-    candidates = np.flatnonzero(scores >= least)
-    return candidates[np.argsort(-scores[candidates], kind="stable")][:count]
 
 
 def _shorten(text: str, limit: int) -> str:
