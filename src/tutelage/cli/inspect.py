@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def inspect_command(
     data: Annotated[
-        str, typer.Argument(help="A file or folder, or the name of a step or training step of a run.")
+        str, typer.Argument(help="A file or folder, or the name of a step of a run, also a training.")
     ],
     model: Annotated[
         str | None, typer.Option(help="Show rows as this model's tokens, trained ones marked.")
