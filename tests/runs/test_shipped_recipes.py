@@ -10,7 +10,25 @@ from tutelage.runs import load_recipe, run
 REAL_MODELS = True  # no stand-ins: these are the recipes as users run them
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
 # The whole budget of a toy is a few thousand tokens, of which scoring takes its share: fewer rows are scored.
-FEWER = {"miniplm": ["candidates.budget.tokens=1200"]}
+FEWER = {
+    "miniplm": ["candidates.budget.tokens=1200"],
+    "mates": ["probed.budget.rows=12", "tried.reference_rows=2", "tried.moment_rows=2", "tried.max_length=32"],
+    "datacomp": ["candidates.budget.tokens=1200"],
+    # Short rows, so that few tokens hold enough of them for both sides of a classifier's split.
+    "preselect": [
+        "chunks.characters=250",
+        "guide_chunks.characters=250",
+        "sample.budget.tokens=1200",
+        "strong.least_share=0.5",
+        "predicted.held_out=0.5",
+        "bench_items.budget.rows=2",
+        "scout_field.budget.tokens=300",
+        "scout_code.budget.tokens=300",
+        "scout_licences.budget.tokens=300",
+    ],
+    # A judge that knows nothing is decided about nothing.
+    "qurating": ["sample.budget.rows=8", "judged.pairs_per_row=1", "judged.confidence=0"],
+}
 TEXT = [
     "def add(a, b):\n    return a + b\n",
     "The statement is executed when the condition is true.",
@@ -38,14 +56,20 @@ def test_recipe_is_valid_as_written(file):
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_recipe_runs_small(file, model, tmp_path):
     # A toy costs a hundred thousandth of the real model, so its budget in FLOPs is that much smaller too.
-    models = {"base": model, "teacher": model.with_name("teacher")}
+    models = {"base": model, "teacher": model.with_name("teacher"), "judge": model}
+    compare = load_recipe(file).compare
+    by_tokens = compare is not None and compare.at == "equal_tokens"
     changes = [f"models.{name}.load={models[name]}" for name in load_recipe(file).models]
-    changes += ["compare.budget.flops=2e9", "compare.tune.budget.tokens=600", *FEWER.get(file.stem, [])]
+    if compare is not None:
+        budget = "tokens=3000" if by_tokens else "flops=2e9"
+        changes += [f"compare.budget.{budget}", "compare.tune.budget.tokens=600", *FEWER.get(file.stem, [])]
     result = run(load_recipe(file, changes, limit=60), tmp_path, limit=60)
     assert result.status in ("passed", "gate failed")
+    if result.comparison is None:
+        assert all(value.load() is not None for value in result.values.values())
+        return
     trained = [arm for arm in result.comparison["arms"] if arm["trained"]]
     assert all(arm["failed"] is None or arm["name"] == "destructive" for arm in trained)
-    spent = [
-        sum(c["forward_flops"] + c["backward_flops"] for c in arm["cost"]) for arm in trained if not arm["failed"]
-    ]
+    parts = ("scored_tokens", "trained_tokens") if by_tokens else ("forward_flops", "backward_flops")
+    spent = [sum(c[part] for c in arm["cost"] for part in parts) for arm in trained if not arm["failed"]]
     assert max(spent) <= 1.1 * min(spent), "arms at equal total cost"
