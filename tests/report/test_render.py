@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import pytest
 
 from tutelage.core.errors import StoreError
+from tutelage.core.text.visible import visible
 from tutelage.report.render import Example, Table, Verdict, View, render, write
 from tutelage.report.svg import Series, Whisker, difference_chart, interval_chart, line_chart, ticks
-from tutelage.report.text import visible
 
 PAYLOADS = (
     "<script>alert(1)</script>",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tutelage.core.dataset import Dataset
+    from tutelage.core.lineage import Stage
     from tutelage.core.records import Result
 
 # Named artifacts a step asks for in its card: Datasets, Models, Results.
@@ -105,6 +106,11 @@ class Writer(Method):
         """Write `dataset` below `path`; returns the files written."""
         raise NotImplementedError
 
+    def write_stages(self, dataset: "Dataset", path: str, stages: "Sequence[Stage]") -> list[str]:
+        """What a run calls: `stages` are the steps behind `dataset`, sources first. A writer that tells of them
+        overrides this."""
+        return self.write(dataset, path)
+
 
 class Scorer(Method):
     """Adds columns; never drops or reorders rows."""
@@ -138,7 +144,8 @@ class Draws(Protocol):
         """Index of the next row to train on."""
 
     def update(self, metrics: Mapping[str, float]) -> None:
-        """Losses the trainer and its evaluators just reported (`train/loss`, `eval/<name>/<metric>`)."""
+        """What the trainer and its evaluators just reported: `train/loss`, `train/share` (of the budget, spent),
+        `eval/<name>/<metric>`."""
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able cursor."""

@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from tutelage.core.errors import StoreError
-from tutelage.report.text import visible
+from tutelage.core.text.visible import visible
 
 FOLDER = Path(__file__).resolve().parent
 # Outcome of a comparison -> its colour; any other outcome is a refusal.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from tutelage.report.text import visible
+from tutelage.core.text.visible import visible
 
 COLOURS = ("#1f5fa8", "#c2571a", "#3a7d44", "#7a4fa3", "#8a6d1d", "#a32950", "#2b8a8a", "#555555")
 

@@ -6,7 +6,7 @@ Nothing here knows a cache: `engine` decides whether a step is computed at all.
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from tutelage.core.apply import apply_transform, score_dataset
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import ConfigError, InputError, suggest
+from tutelage.core.lineage import Stage
 from tutelage.core.meter import Meter
 from tutelage.core.records import Cost, Result
 from tutelage.runs import payload
@@ -23,7 +24,8 @@ from tutelage.runs.graph import Node
 
 @dataclass
 class Job:
-    """Everything one computation needs. `models` are all models it is handed, whose meters are read."""
+    """Everything one computation needs. `models` are all models it is handed, whose meters are read; `stages` is
+    what a writer may tell of."""
 
     node: Node
     method: Any
@@ -35,6 +37,7 @@ class Job:
     state: dict[str, Any] | None = None
     models: list[Any] = field(default_factory=list)
     state_cost: Cost = field(default_factory=Cost)
+    stages: Sequence[Stage] = ()
 
 
 @dataclass
@@ -85,7 +88,7 @@ def compute(job: Job, folder: Path) -> Output:
         return Output(made, made.hash, facts=_dataset_facts(job.rows, made))
     if kind == "Writer":
         assert job.rows is not None
-        method.write(job.rows, str(folder / payload.FILES))
+        method.write_stages(job.rows, str(folder / payload.FILES), job.stages)
         files = payload.load_files(folder)
         return Output(files, job.rows.hash, facts={"files": len(files), "bytes": sum(map(_size, files))})
     if kind == "Task":

@@ -14,13 +14,14 @@ from typing import Any
 from tutelage.core.errors import TrainingError, TutelageError
 from tutelage.core.fingerprint import code_hash, digest, method_key
 from tutelage.core.meter import Meter
-from tutelage.core.method import Method, Scorer
+from tutelage.core.method import Method, Scorer, Writer
 from tutelage.core.records import Cost
 from tutelage.core.store import Artifact, Store
 from tutelage.runs import compute, failures, payload
 from tutelage.runs.components import build_method
 from tutelage.runs.graph import GIVES, Graph, Node
 from tutelage.runs.ledger import Ledger
+from tutelage.runs.lineage import stages
 from tutelage.runs.outside import load_spec, load_stored_model, read_source
 from tutelage.runs.paths import STATE, output_path
 from tutelage.runs.recipe import Recipe
@@ -157,7 +158,10 @@ class Engine:
         """The value of a step whose artifact is there."""
         charges = {**handed.charges, artifact.key: Cost(**artifact.meta["cost"])}
         root = handed.model.root if handed.model else ""
-        return self.value(node.name, artifact, charges, root, any(v.allow_remote_code for v in handed.values()))
+        given = handed.values()
+        value = self.value(node.name, artifact, charges, root, any(v.allow_remote_code for v in given))
+        value.behind = given
+        return value
 
     def configured(self, node: Node, handed: Handed, context: Context) -> tuple[Any, int]:
         """The node's method as this run configures it, and its seed.
@@ -189,6 +193,8 @@ class Engine:
         if any(value.kind == "model" for value in handed.values()):
             # A method runs the code of the models it is handed without importing it.
             extra["models"] = code_hash("tutelage.models.load")
+        if isinstance(method, Writer) and type(method).write_stages is not Writer.write_stages:
+            extra["stages"] = [[stage.name, stage.key] for stage in stages(handed.rows)]
         return method_key(method, handed.contents(), extra)
 
     def _job(
@@ -224,6 +230,7 @@ class Engine:
             self.workspace / STATE / "checkpoints" / key,
             [(name, evaluator(task, watched.load(), seed)) for name, (task, watched) in handed.watched.items()],
             models=list(meters.values()),
+            stages=stages(handed.rows) if node.card.kind == "Writer" else (),
         )
 
     def _state(self, method: Scorer, job: compute.Job, key: str) -> dict[str, Any] | None:

@@ -22,7 +22,8 @@ from tutelage.runs.graph import Node
 @dataclass
 class Value:
     """The outcome of a source, a model or a step. `root` (models): content of the model below its adapter;
-    `allow_remote_code`: a model of the recipe behind it may run code that it brought."""
+    `allow_remote_code`: a model of the recipe behind it may run code that it brought; `behind`: what it was made
+    from."""
 
     name: str
     kind: str
@@ -33,6 +34,7 @@ class Value:
     rows: int | None = None
     root: str = ""
     allow_remote_code: bool = False
+    behind: "Sequence[Value]" = ()
 
     @property
     def as_if(self) -> Cost:
