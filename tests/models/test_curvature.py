@@ -15,7 +15,7 @@ from tutelage.models.curvature import (
     model_pass,
     tapped,
 )
-from tutelage.models.encode import encode_text
+from tutelage.models.encode import Encoded, encode_text
 from tutelage.models.packing import collate
 from tutelage.models.toy import tiny_causal_lm
 
@@ -217,3 +217,74 @@ def test_what_is_no_linear_layer_is_listed():
     block.mlp.up_proj.__class__ = Odd
     layers, others = linear_layers(model, "mlp")
     assert others == ["0.mlp.up_proj (Odd)"] and "0.mlp.gate_proj" in layers and len(layers) == 5
+
+
+def test_factors_and_scores_equal_kronfluence(tmp_path):
+    """The reference library on the same model, documents of one length, labels of the data in both."""
+    pytest.importorskip("kronfluence")
+    from kronfluence.analyzer import Analyzer, prepare_model
+    from kronfluence.arguments import FactorArguments, ScoreArguments
+    from kronfluence.task import Task
+
+    model = tiny_causal_lm("llama", layers=2, width=16)
+    layers, _ = linear_layers(model, "mlp")
+    names = {name: f"inner.model.layers.{name}" for name in layers}
+    tokens = torch.randint(0, 300, (24, 12), generator=torch.Generator().manual_seed(0))
+
+    class Wrapped(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, ids):
+            return self.inner(input_ids=ids).logits
+
+    class Language(Task):
+        def compute_train_loss(self, batch, model, sample=False):
+            logits = model(batch[0])[:, :-1]
+            return nn.functional.cross_entropy(logits.flatten(0, 1), batch[0][:, 1:].flatten(), reduction="sum")
+
+        def compute_measurement(self, batch, model):
+            return self.compute_train_loss(batch, model)
+
+        def get_influence_tracked_modules(self):
+            return list(names.values())
+
+    train, queries = torch.utils.data.TensorDataset(tokens[:20]), torch.utils.data.TensorDataset(tokens[20:])
+    wrapped = prepare_model(Wrapped(tiny_causal_lm("llama", layers=2, width=16).module), Language())
+    analyzer = Analyzer("ekfac", wrapped, Language(), cpu=True, output_dir=str(tmp_path), disable_tqdm=True)
+    analyzer.fit_all_factors(
+        "f",
+        train,
+        per_device_batch_size=4,
+        factor_args=FactorArguments(strategy="ekfac", use_empirical_fisher=True),
+    )
+    analyzer.compute_pairwise_scores(
+        "s",
+        "f",
+        query_dataset=queries,
+        train_dataset=train,
+        per_device_query_batch_size=4,
+        per_device_train_batch_size=4,
+        score_args=ScoreArguments(damping_factor=None),
+    )
+    expected = analyzer.load_pairwise_scores("s")["all_modules"]
+
+    documents = [Encoded(row.tolist(), [False] + [True] * 11, "") for row in tokens]
+    factors = fit_factors(model_pass(model, documents[:20], layers))
+    theirs = analyzer.load_lambda_matrices("f")["lambda_matrix"]
+    for name, factor in factors.items():
+        assert float(factor.values.sum()) == pytest.approx(float(theirs[names[name]].sum()) / 20, rel=1e-3)
+    found = torch.zeros(4, 20)
+    gradients = {}
+
+    def keep(name, a, g, sequences):
+        for number, left, right in zip(sequences.numbers, a.split(sequences.lengths), g.split(sequences.lengths)):
+            gradients[name, number] = right.T @ left
+
+    model_pass(model, documents, layers)(keep)
+    for name in layers:
+        for query in range(4):
+            solved = factors[name].solve(gradients[name, 20 + query], 0.1)
+            found[query] += torch.stack([(solved * gradients[name, row]).sum() for row in range(20)])
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()

@@ -123,7 +123,7 @@ class EkfacInfluence(Scorer):
         influence = np.full(len(documents), np.nan)
         influence[place] = total.sum(axis=1)
         made: dict[str, Any] = {"ekfac_influence": influence, "influence_flag": pa.array(flags, pa.string())}
-        details = {"query": by_query, "layer": total, "token": by_token}
+        details: dict[str, Any] = {"query": by_query, "layer": total, "token": by_token}
         if self.detail != "none":
             lists: list[Any] = [None] * len(documents)
             for i, values in zip(place, details[self.detail]):
