@@ -28,6 +28,7 @@ MUTATIONS = [
     ("src/tutelage/data/write/_card_facts.py", "heap = rows.setdefault(label, [])", "heap = []"),
     ("src/tutelage/data/write/_card_facts.py", '_ORIGINAL.sub(r"\\1 another row", head)', "head"),
     ("src/tutelage/data/write/_card_page.py", 'return _MARKS.sub(r"\\\\\\1", text)', "return text"),
+    ("src/tutelage/data/write/_card_facts.py", "if _COPY.search(label)", 'if "duplicate" in label'),
     ("src/tutelage/data/write/_card_page.py", "return html.escape(visible(value))", "return visible(value)"),
     ("src/tutelage/data/write/card.py", "to_html(self.title, page)", "to_html(self.title, [])"),
 ]
@@ -54,7 +55,9 @@ def made():
         {"id": f"r{i}", "text": t, "kind": "ab"[i % 2], "n_tokens": len(t)} for i, t in enumerate(texts)
     )
     unique = Exact().apply(source, {})
-    final = unique.keep(np.array([True, True, False, True]), {2: "n_tokens is 240, wanted at most 100"})
+    final = unique.keep(
+        np.array([True, True, False, True]), {2: "rule_duplicate_lines is 240, wanted at most 100"}
+    )
     stages = [
         stage("pool", "data.read.jsonl", source, 6),
         stage("unique", "data.dedup.exact", unique, 6, ("pool",)),
@@ -83,7 +86,7 @@ def test_the_numbers_are_those_of_the_datasets(tmp_path, made):
         assert told["rows_dropped"] == one.load().dropped.num_rows == sum(told["reasons"].values())
         assert told["rows_out"] == one.load().num_rows
     assert card["stages"][1]["reasons"] == {"duplicate of another row": 2}
-    assert card["stages"][2]["reasons"] == {"n_tokens is N, wanted at most 100": 1}
+    assert card["stages"][2]["reasons"] == {"rule_duplicate_lines is N, wanted at most 100": 1}
     assert card["duplicates"]["rows"] == 2 and card["cost"]["seconds"] == 4.5
     assert card["cost"]["peak_bytes"] == 2**20
     for part in ("Mine", "duplicate of another row", "unique"):
@@ -169,6 +172,10 @@ def test_reasons_become_labels():
     ]
     many = labels([f"where: source is 's{'x' * i}'" for i in range(40)])
     assert set(many) == {"where: source is '...'"}
+    few = [f"language is '{name}', wanted one of 'en', 'und'" for name in ("de", "fr")]
+    assert labels(few) == few
+    spoken = labels([f"language is 'l{'x' * i}', wanted one of 'en', 'und'" for i in range(11)])
+    assert set(spoken) == {"language is '...', wanted one of 'en', 'und'"}
     words = labels([f"reason {'x' * i}" for i in range(40)])
     assert len(set(words)) == 25 and words.count("other reasons") == 16
 

@@ -19,6 +19,8 @@ from tutelage.core.text.words import text_bytes
 
 # Labels of one stage, and values of one column, that are listed by name.
 LISTED = 25
+# Quoted values that tell labels apart, beyond which they are one label.
+VARIANTS = 10
 CLIP = 300
 OTHER = "other reasons"
 # Signals that look for evaluation items -> their columns: the mark, the item found, the piece of it.
@@ -29,7 +31,7 @@ LOOK_FOR_ITEMS: dict[str, tuple[str, str | None, str | None]] = {
 _NUMBER = re.compile(r"(?<![\w.-])-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?%?(?!\w)")
 _ORIGINAL = re.compile(r"(\bduplicate of|\bcopy of|^\w*duplicate_of is) (.+)")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-_COPY = re.compile(r"duplicate|\bcopy of|\bdup_")
+_COPY = re.compile(r"\bduplicate of |^\w*duplicate_of is |\bcopy of |^dup_keep is ")
 
 
 def gather(dataset: Dataset, stages: Sequence[Stage], by: Sequence[str], examples: int) -> dict[str, Any]:
@@ -88,10 +90,13 @@ def corpus(dataset: Dataset, by: Sequence[str]) -> dict[str, Any]:
 
 
 def labels(reasons: Sequence[str]) -> list[str]:
-    """Reasons without what is particular to a row: numbers become N, ids of originals "another row"."""
+    """Reasons without what is particular to a row: numbers become N, ids of originals "another
+    row", quoted values of more than `VARIANTS` kinds three dots."""
     found = [_label(reason) for reason in reasons]
-    if len(set(found)) > LISTED:
-        found = [_QUOTED.sub("'...'", label) for label in found]
+    variants: dict[str, set[str]] = {}
+    for label in set(found):
+        variants.setdefault(_unquoted(label), set()).add(label)
+    found = [bare if len(variants[bare := _unquoted(label)]) > VARIANTS else label for label in found]
     counts = Counter(found)
     if len(counts) > LISTED:
         listed = {label for label, _ in counts.most_common(LISTED - 1)}
@@ -102,6 +107,11 @@ def labels(reasons: Sequence[str]) -> list[str]:
 def _label(reason: str) -> str:
     head, wanted, bound = reason.partition(", wanted")
     return _NUMBER.sub("N", _ORIGINAL.sub(r"\1 another row", head)) + wanted + bound
+
+
+def _unquoted(label: str) -> str:
+    head, wanted, bound = label.partition(", wanted")
+    return _QUOTED.sub("'...'", head) + wanted + bound
 
 
 def _original(reason: str) -> str | None:
