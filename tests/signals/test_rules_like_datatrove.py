@@ -39,7 +39,11 @@ MUTATIONS = [
         '"rule_terminal_lines": (0.12, None)',
         '"rule_terminal_lines": (0.2, None)',
     ),
-    ("src/tutelage/signals/_rules.py", "if seen[group] or not jumped", "if not jumped"),
+    (
+        "src/tutelage/data/filter/_profiles.py",
+        '"rule_repeated_5grams": (None, 0.15)',
+        '"rule_repeated_5grams": (None, 0.18)',
+    ),
     ("src/tutelage/signals/_rules.py", "size >= 200 for size", "size >= 210 for size"),
     ("src/tutelage/signals/_rules.py", "len(line.split(None, 2)) < 3", "len(line.split(None, 2)) < 2"),
 ]
