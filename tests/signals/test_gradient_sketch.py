@@ -50,7 +50,7 @@ def variance(g, f, k):
 
 def test_inner_products_over_seeds_are_those_of_the_gradients():
     rng = np.random.default_rng(0)
-    g, f = rng.normal(size=(2, 900)) * rng.gamma(0.5, size=900)
+    g, f = (0.5 + rng.normal(size=(2, 900))) * rng.gamma(0.5, size=900)
     f = f + 0.5 * g
     parts = [{"a": torch.tensor(v[:500].reshape(20, 25)), "b": torch.tensor(v[500:])} for v in (g, f)]
     products = []
