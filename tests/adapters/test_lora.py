@@ -13,7 +13,7 @@ PROOF = {"adapters.lora": ["consistent", "verified"]}
 MUTATIONS = [
     ("src/tutelage/adapters/lora.py", "lora_alpha=self.alpha", "lora_alpha=2 * self.alpha"),
     ("src/tutelage/adapters/lora.py", 'int(inputs.get("seed", self.seed))', "0"),
-    ("src/tutelage/adapters/_shared.py", "copy.deepcopy(module, memo)", "copy.deepcopy(module)"),
+    ("src/tutelage/models/peft_io.py", "copy.deepcopy(module, memo)", "copy.deepcopy(module)"),
 ]
 IDS = torch.arange(30)[None]
 STEP = {

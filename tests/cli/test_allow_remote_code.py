@@ -14,7 +14,7 @@ from tutelage.runs.ledger import Ledger
 pytest.importorskip("torch")
 MUTATIONS = [
     ("src/tutelage/runs/outside.py", "allow_remote_code=spec.allow_remote_code", "allow_remote_code=False"),
-    ("src/tutelage/runs/engine.py", "any(v.allow_remote_code for v in handed.values())", "False"),
+    ("src/tutelage/runs/engine.py", "any(v.allow_remote_code for v in given)", "False"),
     ("src/tutelage/runs/recipe.py", 'trusted = {"allow_remote_code": True}', "trusted = {}"),
     ("src/tutelage/cli/inspect.py", "load_model(model, allow_remote_code=allow_remote_code)", "load_model(model)"),
     ("src/tutelage/models/export.py", "_load(work, bool(model.own_code))", "_load(work)"),

@@ -16,6 +16,7 @@ FEWER = {
     "datacomp": ["candidates.budget.tokens=1200"],
     # Short rows, so that few tokens hold enough of them for both sides of a classifier's split.
     "preselect": [
+        "compare.budget.flops=2e9",
         "chunks.characters=250",
         "guide_chunks.characters=250",
         "sample.budget.tokens=1200",
@@ -61,9 +62,9 @@ def test_recipe_runs_small(file, model, tmp_path):
     by_tokens = compare is not None and compare.at == "equal_tokens"
     changes = [f"models.{name}.load={models[name]}" for name in load_recipe(file).models]
     if compare is not None:
-        budget = "tokens=3000" if by_tokens else "flops=2e9"
+        budget = "tokens=2000" if by_tokens else "flops=1e9"
         changes += [f"compare.budget.{budget}", "compare.tune.budget.tokens=600", *FEWER.get(file.stem, [])]
-    result = run(load_recipe(file, changes, limit=60), tmp_path, limit=60)
+    result = run(load_recipe(file, changes, limit=30), tmp_path, limit=30)
     assert result.status in ("passed", "gate failed")
     if result.comparison is None:
         assert all(value.load() is not None for value in result.values.values())
