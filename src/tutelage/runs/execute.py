@@ -99,8 +99,7 @@ def run(
         made = plan(recipe, folder, limit=limit)
         return RunResult("", folder, "planned", EXIT_PASS, plan=made)
     paths.check_paths(recipe, folder)
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return _execute(recipe, folder, f"{stamp}-{recipe.name}-{secrets.token_hex(2)}", limit, progress)
+    return _execute(recipe, folder, _new_id(recipe), limit, progress, _work)
 
 
 def prepare(
@@ -112,8 +111,7 @@ def prepare(
     """
     check_recipe(recipe)
     recipe = recipe if limit is None else limited(recipe, limit)
-    run_id = f"{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}-{recipe.name}-{secrets.token_hex(2)}"
-    return _execute(recipe, Path(workspace).resolve(), run_id, limit, progress, _before_training)
+    return _execute(recipe, Path(workspace).resolve(), _new_id(recipe), limit, progress, _before_training)
 
 
 def resume(run_id: str = "latest", workspace: str | Path = ".", *, progress: Listener | None = None) -> RunResult:
@@ -121,7 +119,11 @@ def resume(run_id: str = "latest", workspace: str | Path = ".", *, progress: Lis
     folder = Path(workspace).resolve()
     entry = Ledger(folder).run(run_id)
     recipe = Recipe(**entry["recipe"]).placed(Path(entry["place"]["folder"]), entry["place"]["allow_outside"])
-    return _execute(recipe, folder, entry["run_id"], entry["options"].get("limit"), progress)
+    return _execute(recipe, folder, entry["run_id"], entry["options"].get("limit"), progress, _work)
+
+
+def _new_id(recipe: Recipe) -> str:
+    return f"{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}-{recipe.name}-{secrets.token_hex(2)}"
 
 
 def _execute(
@@ -130,7 +132,7 @@ def _execute(
     run_id: str,
     limit: int | None,
     progress: Listener | None,
-    work: Callable[[Engine], RunResult] | None = None,
+    work: Callable[[Engine], RunResult],
 ) -> RunResult:
     with _only_one(recipe, workspace), tracked(recipe, workspace, run_id, progress) as listener:
         engine = Engine(recipe, workspace, run_id, limit=limit, listener=listener)
@@ -143,7 +145,7 @@ def _execute(
         )
         listener({"event": "run", "run_id": run_id, "name": recipe.name})
         try:
-            result = (work or _work)(engine)
+            result = work(engine)
         except KeyboardInterrupt:
             raise _stopped(engine, Interrupted("the run was interrupted"), "interrupted") from None
         except Interrupted as error:
