@@ -120,13 +120,27 @@ def test_gradients_of_packed_equal_those_of_separate_documents():
     assert (packed - alone).abs().max() <= 1e-5 * alone.abs().max()
 
 
-def test_long_documents_take_the_fused_kernel_and_agree(monkeypatch):
-    model = tiny_causal_lm("llama")
-    docs = documents(model, [60, 50, 44])
-    dense = logits(model, collate([docs]))
+@pytest.mark.parametrize("fused_from", [70, 40], ids=["pieces", "fused kernel"])
+@pytest.mark.parametrize("arch", ["llama", "gemma2"])
+def test_long_documents_in_pieces_or_by_the_fused_kernel_agree(arch, fused_from, monkeypatch):
+    model = tiny_causal_lm(arch)
+    batch = collate([documents(model, [60, 50, 44, 12])])
+
+    def both():
+        model.module.zero_grad()
+        (-model.token_logps(batch)).sum().backward()
+        return logits(model, batch), torch.cat([p.grad.flatten() for p in model.module.parameters()])
+
+    dense = both()
     monkeypatch.setattr(attention, "LONG", 32)
-    fused = logits(model, collate([docs]))
-    assert (dense - fused).abs().max() <= 1e-5 * dense.abs().max()
+    monkeypatch.setattr(attention, "PIECE", 16)
+    monkeypatch.setattr(attention, "FUSED_FROM", fused_from)
+    units = attention.Layout(
+        attention.segment_units(batch.segment_ids), batch.segment_ids.numel(), torch.device("cpu")
+    )
+    assert max(b.queries.shape[1] for b in units.buckets) == {70: 16, 40: 60}[fused_from]
+    for found, expected in zip(both(), dense):
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_self_test_finds_a_leak_and_falls_back(monkeypatch):
@@ -174,5 +188,10 @@ def test_pack_pads_where_packing_is_off():
 MUTATIONS = [
     ("src/tutelage/models/attention.py", "or i % width == 0", "or False"),
     ("src/tutelage/models/attention.py", ".triu(1)", ".triu(2)"),
+    (
+        "src/tutelage/models/attention.py",
+        "unit.length - at), unit.start, at)",
+        "unit.length - at), unit.start, 0)",
+    ),
     ("src/tutelage/models/packing.py", "trained[:1] = False", "trained[:0] = False"),
 ]

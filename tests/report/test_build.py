@@ -9,7 +9,7 @@ from tutelage.core.errors import InputError
 from tutelage.core.store import Store
 from tutelage.models.toy import tiny_causal_lm
 from tutelage.report.build import build_view
-from tutelage.report.plots import item_differences, loss_curves
+from tutelage.report.plots import item_differences, learning_curves, loss_curves
 from tutelage.report.render import render
 from tutelage.report.tables import training_rows
 from tutelage.runs import Recipe, run
@@ -62,7 +62,11 @@ def workspace(tmp_path_factory):
                     "column": "score",
                     "direction": "higher",
                     "budget": {"rows": 8},
-                }
+                },
+                "trained": {
+                    "evaluators": {"held": {"use": "evaluation.bits_per_byte", "from": "held"}},
+                    "evaluate_at": [0.25, 0.5, 1.0],
+                },
             },
         },
         compare={
@@ -110,6 +114,19 @@ def test_one_loss_curve_for_each_trained_arm(workspace):
     curves = loss_curves(ledger, Store(workspace / ".tutelage" / "store"))
     assert sorted(curve.label for curve in curves) == ["random", "scored"]
     assert all(len(curve.x) == len(curve.y) > 1 and list(curve.x) == sorted(curve.x) for curve in curves)
+
+
+def test_a_learning_curve_where_training_was_measured_on_the_way(workspace):
+    ledger = Ledger(workspace).run("latest")
+    store = Store(workspace / ".tutelage" / "store")
+    found = learning_curves(ledger, store)
+    assert list(found) == ["held/bits_per_byte"]
+    (curve,) = found["held/bits_per_byte"]
+    step = next(s for s in ledger["steps"] if s["arm"] == "scored" and s["step"] == "trained")
+    history = load_fit(store.get(step["key"]).path)["history"]
+    assert curve.label == "scored" and curve.x == [entry["tokens"] for entry in history]
+    assert curve.y == [entry["held/bits_per_byte"] for entry in history] and len(curve.y) == 3
+    assert "While training: held/bits_per_byte" in render(build_view(workspace))
 
 
 def test_samples_of_the_same_prompt_stand_together(workspace):

@@ -17,7 +17,7 @@ from pydantic import Field
 from toy.training_bed import Stop, dataset, model, same, stop_at, train, weights
 from tutelage.core.discovery import build
 from tutelage.core.method import Method, Objective, RunningUpdate, Sampler, Task, UpdateRule
-from tutelage.core.records import Rollout
+from tutelage.core.records import Budget, Rollout
 from tutelage.models.encode import Encoded, encode_prompt
 from tutelage.training.objectives._shared import Loss, cross_entropy
 
@@ -28,6 +28,7 @@ MUTATIONS = [
         '{f"eval/{name}": value for name, value in found.items()}',
         "{}",
     ),
+    ("src/tutelage/training/trainer.py", "share < 1 and (self.steered", "share < 1 and (False"),
     ("src/tutelage/training/_batches.py", 'self._draws.load_state_dict(state["draws"])', "pass"),
     ("src/tutelage/training/_batches.py", "total < tokens or self._objective.whole_rows", "total < tokens"),
 ]
@@ -139,6 +140,8 @@ class PolicyGradient(Objective):
 class Steered(Sampler):
     """Draws a half of the rows with probability proportional to exp(validation loss of that half)."""
 
+    steered: ClassVar[bool] = True
+
     def start(self, dataset: Any, seed: int) -> "_Steered":
         return _Steered(dataset.num_rows, seed)
 
@@ -234,6 +237,16 @@ def test_clipping_and_noise_by_hand():
     noisy = [t + torch.randn(t.shape, generator=generator) * 0.5 * 0.05 for t in total]
     expected = torch.sqrt(sum(((g / 3) ** 2).sum() for g in noisy))
     assert record.gradient_norms[0] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_losses_that_steer_the_run_are_paid_from_its_budget():
+    options = CASES["sampler"]()
+    free, steered = train(model("gpt2")), train(model("gpt2"), budget=Budget(flops=2e9), **options)
+    watched = train(model("gpt2"), budget=Budget(flops=2e9), **{**options, "sampler": build("data.order.shuffle")})
+    assert watched.cost.flops == pytest.approx(2e9, rel=0.05) == steered.cost.flops
+    assert steered.tokens < watched.tokens, "what was spent on looking is not spent on training"
+    assert steered.evaluation_cost.flops < watched.evaluation_cost.flops, "only the last look is a measurement"
+    assert free.evaluation_cost.flops == 0
 
 
 def test_rewards_raise_what_they_reward():

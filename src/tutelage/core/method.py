@@ -158,6 +158,8 @@ class Sampler(Method):
     """What the trainer draws from: a mixture or an order over rows."""
 
     kind = "Sampler"
+    # It draws by what evaluators report: their cost is then the method's own, and not a measurement's.
+    steered: ClassVar[bool] = False
 
     def start(self, dataset: "Dataset", seed: int) -> Draws:
         """Begin drawing from `dataset`; equal seeds give equal draws."""

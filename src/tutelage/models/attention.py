@@ -17,8 +17,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 NAME = "tutelage"
-# Above this many tokens the fused kernel's blocks win over a dense score matrix.
+# Above this many tokens half of a dense score matrix, what lies ahead, is worth not computing.
 LONG = 512
+# A processor does so faster in pieces of this many queries, each with all before it as its prefix, than by the
+# fused kernel, whose backward pass is slow there; but the pieces keep their weights, and above the second number
+# that is too much memory.
+PIECE, FUSED_FROM = 256, 2048
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Layout:
 
     def __init__(self, units: list[Unit], tokens: int, device: torch.device) -> None:
         self.tokens = tokens
+        units = [piece for unit in units for piece in _pieces(unit)] if device.type == "cpu" else units
         self.buckets = [_bucket(group, device) for group in _groups(units)]
         # Row of the concatenated bucket outputs that holds each token; padding tokens point at an extra zero row.
         rows = sum(b.queries.numel() for b in self.buckets)
@@ -90,6 +95,14 @@ def additive_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
     causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
     mask = torch.zeros(segments.shape[0], 1, length, length, dtype=dtype, device=segments.device)
     return mask.masked_fill_(~(same & causal)[:, None], torch.finfo(dtype).min)
+
+
+def _pieces(unit: Unit) -> list[Unit]:
+    """A long unit as several, each with the tokens before it as prefix; another as it is."""
+    if unit.prefix or not LONG < unit.length <= FUSED_FROM:
+        return [unit]
+    cuts = range(0, unit.length, PIECE)
+    return [Unit(unit.start + at, min(PIECE, unit.length - at), unit.start, at) for at in cuts]
 
 
 def _groups(units: list[Unit]) -> list[list[Unit]]:

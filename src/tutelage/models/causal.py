@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,7 +301,13 @@ class CausalLM(Model):
 
     def around(self, module: nn.Module, name: str | None = None) -> "CausalLM":
         """The same tokenizer and template around another module of the same architecture."""
-        return CausalLM(module, self.tokenizer, self.template, name=name or self.name, isolation=self.isolation)
+        other = CausalLM(module, self.tokenizer, self.template, name=name or self.name, isolation=self.isolation)
+        head, output = self.head, other.base_module.get_output_embeddings()
+        if type(output) is type(self.base_module.get_output_embeddings()):
+            # How logits come from hidden states is the architecture's: no need to prove it again.
+            other._head = head and replace(head, module=output)
+            other._head_key = (id(output), type(output))
+        return other
 
     def with_adapter(self, path: str | Path) -> "CausalLM":
         """This model with the PEFT adapter of folder `path`, sharing the base's memory; raises ModelError."""

@@ -1,6 +1,7 @@
 """Where a model runs and in which precision: what is there, what a timed probe says, what the memory allows."""
 
 import functools
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,6 +9,10 @@ from typing import TypeVar
 import torch
 
 from tutelage.core.errors import ModelError, suggest
+
+# oneDNN keeps the code of the last 1024 matrix products, one per shape, about half a megabyte each; packs hardly
+# ever have the same shape twice, so that only those of the last few are worth keeping. Read at its first product.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

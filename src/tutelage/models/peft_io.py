@@ -6,6 +6,7 @@ compared with what sits in the model after loading.
 
 import contextlib
 import copy
+import functools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,12 @@ def put_adapter(module: Any, folder: Path) -> Any:
     try:
         # In the base's precision, as it was trained: other dtypes would cost a cast per layer and change logits.
         adapted = PeftModel.from_pretrained(
-            module, folder, is_trainable=False, autocast_adapter_dtype=False, local_files_only=True
+            module,
+            folder,
+            is_trainable=False,
+            autocast_adapter_dtype=False,
+            low_cpu_mem_usage=True,
+            local_files_only=True,
         )
     except (RuntimeError, ValueError, KeyError) as error:
         raise ModelError(
@@ -97,9 +103,7 @@ def _check_vocabulary(module: Any, folder: Path, stored: dict[str, torch.Tensor]
     wrong = {name: n for name, n in widths.items() if n != rows}
     tokenizer = folder / "tokenizer.json"
     if not wrong and tokenizer.is_file():
-        from tokenizers import Tokenizer
-
-        size = Tokenizer.from_file(str(tokenizer)).get_vocab_size(with_added_tokens=True)
+        size = _vocabulary_size(tokenizer.read_bytes())
         if size > rows:
             wrong["tokenizer.json"] = size
     if wrong:
@@ -111,6 +115,14 @@ def _check_vocabulary(module: Any, folder: Path, stored: dict[str, torch.Tensor]
             found=f"{found} tokens",
             remedy="load it on the model it was trained on",
         )
+
+
+@functools.lru_cache(maxsize=1)
+def _vocabulary_size(tokenizer: bytes) -> int:
+    """Of a `tokenizer.json`; the adapters of one run all carry the same."""
+    from tokenizers import Tokenizer
+
+    return int(Tokenizer.from_buffer(tokenizer).get_vocab_size(with_added_tokens=True))
 
 
 def _check_applied(adapted: Any, folder: Path, stored: dict[str, torch.Tensor]) -> None:

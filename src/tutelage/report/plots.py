@@ -1,4 +1,4 @@
-"""The plots of the page: differences with intervals, item by item, training losses."""
+"""The plots of the page: differences with intervals, item by item, training losses, measurements on the way."""
 
 from typing import Any
 
@@ -39,6 +39,9 @@ def plots(run: dict[str, Any], store: Store) -> list[tuple[str, Markup, str]]:
     found.append(
         ("Training loss", chart, "Mean loss of each step; one line for each run (the first seed of each arm).")
     )
+    for metric, curves in learning_curves(run, store).items():
+        chart = line_chart(curves, title=metric, x_label="trained tokens", y_label=metric.partition("/")[2])
+        found.append((f"While training: {metric}", chart, "What the evaluators of a training step reported."))
     return [plot for plot in found if plot[1]]
 
 
@@ -61,6 +64,26 @@ def item_differences(table: dict[str, Any], pair: dict[str, Any], store: Store) 
 
 def loss_curves(run: dict[str, Any], store: Store) -> list[Series]:
     """One line per arm: its first seed's loss over trained tokens (searches left out)."""
+    return [
+        Series(label, np.cumsum(fit["step_tokens"]).tolist(), fit["losses"])
+        for label, fit in _first_fits(run, store).items()
+    ]
+
+
+def learning_curves(run: dict[str, Any], store: Store) -> dict[str, list[Series]]:
+    """Metric -> one line per arm that was measured at least twice while it trained (its first seed)."""
+    found: dict[str, list[Series]] = {}
+    for label, fit in _first_fits(run, store).items():
+        for metric in sorted({name for entry in fit["history"] for name in entry if "/" in name}):
+            points = [(entry["tokens"], entry[metric]) for entry in fit["history"] if metric in entry]
+            if len(points) > 1:
+                tokens, values = zip(*points)
+                found.setdefault(metric, []).append(Series(label, list(tokens), list(values)))
+    return found
+
+
+def _first_fits(run: dict[str, Any], store: Store) -> dict[str, dict[str, Any]]:
+    """Arm (or step) -> the record of its first seed's training, searches left out."""
     chosen: dict[str, dict[str, Any]] = {}
     for step in run["steps"]:
         if step["kind"] == "Trainer" and not (step["arm"] or "").endswith("(search)"):
@@ -68,13 +91,13 @@ def loss_curves(run: dict[str, Any], store: Store) -> list[Series]:
             known = chosen.get(label)
             if known is None or (step["seed"] or 0) < (known["seed"] or 0):
                 chosen[label] = step
-    series = []
+    fits = {}
     for label, step in chosen.items():
         artifact = store.get(step["key"])
         fit = payload.load_fit(artifact.path) if artifact else None
         if fit:
-            series.append(Series(label, np.cumsum(fit["step_tokens"]).tolist(), fit["losses"]))
-    return series
+            fits[label] = fit
+    return fits
 
 
 def _unit(table: dict[str, Any]) -> str:

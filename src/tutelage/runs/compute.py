@@ -3,11 +3,12 @@
 Nothing here knows a cache: `engine` decides whether a step is computed at all.
 """
 
+import contextlib
+import ctypes
 import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def compute(job: Job, folder: Path) -> Output:
     raise ConfigError(f"a {kind} cannot be a step", where=job.node.name)
 
 
-@contextmanager
+@contextlib.contextmanager
 def measured(job: Job) -> Iterator[list[Cost]]:
     """Measure a computation: the list holds one Cost afterwards (meters, wall seconds, peak memory)."""
     meter: Meter = job.inputs["meter"]
@@ -144,6 +145,15 @@ def measured(job: Job) -> Iterator[list[Cost]]:
     for model, then in before:
         cost = cost + model.meter.since(then)
     found.append(cost.model_copy(update={"seconds": seconds, "peak_bytes": max(peak.bytes, cost.peak_bytes)}))
+    if job.models:
+        _give_back()
+
+
+def _give_back() -> None:
+    """Hand freed memory back to the system. glibc would keep what a model's step has freed, a gigabyte in pieces
+    of which the next step cannot use all, so that a long run grows to twice what any of its steps needs."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class _Peak:

@@ -209,9 +209,7 @@ class Engine:
         main = handed.model.load() if handed.model else None
         if main is not None:
             inputs.setdefault("model", main)
-        meters = {
-            id(item): item for item in inputs.values() if hasattr(item, "fingerprint") and hasattr(item, "meter")
-        }
+        meters = {id(item): item for item in inputs.values() if hasattr(item, "meter")}
         rows = [value.load() for value in handed.rows]
         if node.card.kind == "Forecaster":
             inputs["results"] = rows

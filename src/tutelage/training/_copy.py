@@ -22,4 +22,4 @@ def trainable_copy(model: Any) -> Any:
         data = parameter.detach().clone() if trained else parameter.detach()
         memo[id(parameter)] = nn.Parameter(data, requires_grad=trained)
     module = copy.deepcopy(model.module, memo)
-    return type(model)(module, model.tokenizer, model.template, name=model.name, isolation=model.isolation)
+    return model.around(module)

@@ -30,9 +30,9 @@ class Settings(Record):
 
 class Fit(Record):
     """What a run did. Per step: mean loss, learning rate, gradient norm before clipping, tokens. `history`: what
-    the evaluators reported and when; `evaluation_cost`, theirs, is not part of `cost`. `consumed`: the file with
-    the row ids of every step. `truncated_rows`: how many of the `rows` drawn were longer than the context and lost
-    tokens. `kept`: share of the budget -> model folder."""
+    the evaluators reported and when; `evaluation_cost`, of measurements that the run does not act on, is not part
+    of `cost`. `consumed`: the file with the row ids of every step. `truncated_rows`: how many of the `rows` drawn
+    were longer than the context and lost tokens. `kept`: share of the budget -> model folder."""
 
     losses: tuple[float, ...]
     learning_rates: tuple[float, ...]

@@ -155,7 +155,7 @@ class Fit(Method):
             on_event=on_event,
         )
         if "meter" in given:
-            given["meter"].add_cost(record.cost + record.evaluation_cost)
+            given["meter"].add_cost(record.cost)
         return copy, record
 
     def branch_decay(

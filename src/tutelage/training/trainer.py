@@ -9,6 +9,7 @@ steps, so that a run killed anywhere and resumed ends with the same bits.
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ class _Run:
         self.model, self.objective, self.schedule, self.budget = model, objective, schedule, budget
         self.settings = settings
         self.evaluators: tuple[Evaluator, ...] = ()
+        self.steered = sampler.steered
         self.draws = sampler.start(dataset, seed)
         length = min(settings.max_length, model.max_length)
         self.batches = Batches(dataset, self.draws, objective, model, max_length=length)
@@ -120,6 +122,7 @@ class _Run:
         self.kept: dict[str, str] = {}
         self.watch = Stopwatch()
         self.before = self.evaluation_cost = Cost()
+        self.steering_flops = 0.0
         self.metered = model.meter.cost
         self.backward_flops = backward_flops(model, settings.gradient_checkpointing)
         self.token_flops = 2.0 * model.active_params + self.backward_flops
@@ -156,6 +159,7 @@ class _Run:
         self.watch = Stopwatch(state["seconds"])
         self.before = Cost(**state["cost"])
         self.evaluation_cost = Cost(**state["evaluation_cost"])
+        self.steering_flops = state["steering_flops"]
         self.consumed.rewind(state["consumed"])
         checkpoints.set_random_state(state["random"])
         self.resumed_at = self.at.step
@@ -172,6 +176,7 @@ class _Run:
             "history": list(self.history),
             "kept": dict(self.kept),
             "evaluation_cost": self.evaluation_cost.model_dump(),
+            "steering_flops": self.steering_flops,
             "seconds": self.watch.seconds,
             "cost": self.cost().model_dump(),
             "consumed": self.consumed.position,
@@ -237,13 +242,22 @@ class _Run:
         return 1.0 if self.at.ended else self.nearest()[2]
 
     def milestones(self) -> None:
-        """Run the evaluators and keep copies of the model where their share of the budget is reached."""
+        """Run the evaluators and keep copies of the model where their share of the budget is reached.
+
+        What the run acts on (a steered sampler, a monitor) is paid from its budget; another measurement, and the
+        last one, on which nothing can act any more, costs apart.
+        """
         share = self.share()
         due = sum(point <= share + 1e-12 for point in sorted(self.settings.evaluate_at))
         if self.evaluators and due > self.at.evaluated:
-            found, paid = measure(self.model, self.evaluators, share)
+            acting = share < 1 and (self.steered or any(hasattr(e, "watch") for _, e in self.evaluators))
+            with self.watch if acting else nullcontext():
+                found, paid = measure(self.model, self.evaluators, share)
             with self.guard.deferred():
-                self.metered, self.evaluation_cost = self.metered + paid, self.evaluation_cost + paid
+                if acting:
+                    self.steering_flops += paid.flops
+                else:
+                    self.metered, self.evaluation_cost = self.metered + paid, self.evaluation_cost + paid
                 self.history.append({"step": self.at.step, "tokens": self.at.tokens, "share": share, **found})
                 self.draws.update({f"eval/{name}": value for name, value in found.items()})
                 asked = self.at.obey(found)
@@ -267,7 +281,8 @@ class _Run:
         # Whatever listeners and probes drew since the last step must not reach this one.
         checkpoints.set_random_state(self.boundary["random"])
         # An objective may spend more on a token than the loop knows of, on a reference model's forward pass.
-        per_token = max(self.token_flops, spent / self.at.tokens) if self.at.tokens else self.token_flops
+        trained = spent - self.steering_flops
+        per_token = max(self.token_flops, trained / self.at.tokens) if self.at.tokens else self.token_flops
         step = self.batches.take(*self.spent().next_step(self.budget, self.settings.step_tokens, per_token))
         if not step.documents:
             self.end_early()

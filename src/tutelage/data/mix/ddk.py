@@ -10,7 +10,7 @@ the reference are `reference`, or a column that signals.domain_loss made.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -78,6 +78,8 @@ class Ddk(Sampler):
     """`column` names the domain; `reference` is {domain: bits per byte}, else `reference_column` holds them.
     `alpha` smooths towards equal shares, `most_ratio` clips the ratio of perplexities, `most_epochs` closes a
     domain that was drawn so often."""
+
+    steered: ClassVar[bool] = True
 
     column: str = "source"
     reference: dict[str, float] = Field(default_factory=dict)

@@ -12,7 +12,7 @@ itself alone. A loss is whatever `metric` the evaluators named like the targets 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -98,6 +98,8 @@ class SkillIt(Sampler):
     """`column` names the skill; `graph` is {skill: {target: edge}}, `graph_column` a column of signals.skill_graph
     instead. `window` counts evaluations. `p_min` is the least share of a skill, `most_epochs` closes one that was
     drawn so often."""
+
+    steered: ClassVar[bool] = True
 
     column: str = "source"
     graph: Graph = Field(default_factory=dict)
