@@ -51,6 +51,8 @@ class Engine:
         self.emit: Listener = listener or (lambda event: None)
         self._outside: dict[str, Value] = {}
         self._models: dict[str, Any] = {}
+        # Whether the derived model among them has weights of its own: an adapter shares its base's.
+        self._whole_model = False
 
     # -- sources and models -------------------------------------------------------------------------------
 
@@ -283,12 +285,14 @@ class Engine:
             kept = {value.content for value in self._outside.values()}
             # One derived model at a time beside the recipe's own: memory, not time, is short on a small machine.
             self._models = {key: model for key, model in self._models.items() if key in kept}
-            gc.collect()  # module trees refer to themselves: dropped ones would keep their weights
+            if self._whole_model:
+                gc.collect()  # module trees refer to themselves: dropped ones would keep their weights
             base = self._models.get(root)
-            if base is not None and hasattr(base, "with_adapter"):
-                self._models[content] = base.with_adapter(artifact.path / payload.MODEL)
-            else:
+            self._whole_model = base is None or not hasattr(base, "with_adapter")
+            if self._whole_model:
                 self._models[content] = load_stored_model(artifact, allow_remote_code)
+            else:
+                self._models[content] = base.with_adapter(artifact.path / payload.MODEL)
         return self._models[content]
 
     def _export(self, node: Node, artifact: Artifact) -> None:
