@@ -289,10 +289,11 @@ class Engine:
                 gc.collect()  # module trees refer to themselves: dropped ones would keep their weights
             base = self._models.get(root)
             self._whole_model = base is None or not hasattr(base, "with_adapter")
-            if self._whole_model:
-                self._models[content] = load_stored_model(artifact, allow_remote_code)
-            else:
-                self._models[content] = base.with_adapter(artifact.path / payload.MODEL)
+            self._models[content] = (
+                load_stored_model(artifact, allow_remote_code)
+                if base is None or self._whole_model
+                else base.with_adapter(artifact.path / payload.MODEL)
+            )
         return self._models[content]
 
     def _export(self, node: Node, artifact: Artifact) -> None:
