@@ -26,6 +26,7 @@ from tutelage.cli.resume import resume_command
 from tutelage.cli.run import run_command
 from tutelage.cli.search import search_command
 from tutelage.cli.validate import validate_command
+from tutelage.cli.why import why_command
 from tutelage.core.errors import EXIT_INTERRUPTED, EXIT_INVALID
 
 # Some versions of typer bring their own copy of click, others use the installed one, so the class comes from what
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report_command,
     "inspect": inspect_command,
     "search": search_command,
+    "why": why_command,
     "export": export_command,
     "methods": methods_command,
     "explain": explain_command,
