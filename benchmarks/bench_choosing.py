@@ -2,8 +2,8 @@
 
 A wide sweep at equal cost on a model of one million weights that first reads half a million tokens of four kinds
 of text, from the data sets of `../shared/data`; what holds here is a mechanism on these data, not a paper's
-headline. Every recipe in `choosing/` has an oracle, a placebo and a search of equal size for every arm. The work
-lies in a folder of its own (`TUTELAGE_BENCH_WORK`, else `benchmarks/.work`), so that a run that was cut off goes on
+headline. Every recipe in `choosing/` has an oracle, a placebo and a search of equal size for every arm. Work lies
+in a folder of its own (`TUTELAGE_BENCH_WORK`, else `benchmarks/.work`), so that a run that was cut off goes on
 where it stopped.
 
     python -m benchmarks choosing
