@@ -25,6 +25,32 @@ HERE = Path(__file__).resolve().parent
 SHARED = HERE.parent.parent / "shared" / "data"
 WORK = Path(os.environ.get("TUTELAGE_BENCH_WORK", HERE / ".work")) / "choosing"
 RECIPES = ("scores", "mixtures", "orders")
+# Which method an arm stands for: the one whose output decides what is trained on.
+METHODS = {
+    "scores": {
+        "repeated_random": "data.select.repeated_random",
+        "perplexity_low": "signals.token_loss",
+        "perplexity_high": "signals.token_loss",
+        "perplexity_band": "data.filter.band",
+        "entropy": "signals.token_uncertainty",
+        "margin": "signals.token_uncertainty",
+        "gradient_norm": "signals.gradient_norm",
+        "miniplm": "signals.loss_difference",
+        "ekfac": "signals.ekfac_influence",
+        "mates": "signals.influence_regressor",
+        "preselect": "signals.predictive_strength",
+        "similarity_top": "signals.similarity_tfidf",
+        "similarity_gumbel": "data.select.gumbel_top_k",
+        "similarity_threshold": "data.select.threshold",
+        "classifier": "signals.text_classifier",
+        "k_centre": "data.select.k_centre",
+        "cluster_balanced": "data.select.cluster_balanced",
+        "rules": "data.filter.rules",
+        "near_deduplicated": "data.dedup.near",
+    },
+    "mixtures": {"uniform": "data.mix.fixed", "skill_it": "data.mix.skill_it", "ddk": "data.mix.ddk"},
+    "orders": {"cyclical": "data.order.cyclical", "interleaved": "data.order.interleaved"},
+}
 KINDS = ("medical", "fiction", "verse", "tasks", "maths")
 # Rows of each kind in the pile. The field of `scores` is the first, a tenth of it; the base never read that kind.
 POOL = {"medical": 300, "fiction": 1050, "verse": 150, "tasks": 800, "maths": 700}
@@ -39,6 +65,7 @@ def bench() -> dict[str, Any]:
         raise Skip(f"the data sets are not there: {SHARED.name}")
     material()
     asked = [name for name in os.environ.get("RECIPES", ",".join(RECIPES)).split(",") if name]
+    comparisons: list[dict[str, Any]] = []
     found: dict[str, Any] = {"model": json.loads((WORK / "model.json").read_text(encoding="utf-8"))}
     for name in asked:
         recipe = load_recipe(HERE / "choosing" / f"{name}.yaml", _changes())
@@ -46,8 +73,10 @@ def bench() -> dict[str, Any]:
             recipe = _only(recipe, set(os.environ["ARMS"].split(",")))
         table = run(recipe.placed(WORK), WORK).comparison
         assert table is not None
-        found[name] = {**summary(table), "bed": table["bed"], "notes": list(table["notes"])}
-    return found
+        told = summary(table, METHODS[name])
+        comparisons += [{"bed": f"choosing/{name}", **pair} for pair in told.pop("comparisons")]
+        found[name] = {**told, "bed": table["bed"], "notes": list(table["notes"])}
+    return {**found, "metric": "held_out", "comparisons": comparisons}
 
 
 def _changes() -> list[str]:

@@ -1,4 +1,5 @@
-"""Compute each method's status from proofs, and write it into the package as `status.json`.
+"""Compute each method's status from proofs, and write it into the package as `status.json`, with the
+comparisons themselves beside it as `measurements.json`.
 
 implemented: its contract tests pass; consistent / verified: declared by `PROOF` in a test file that passes and
 whose mutations are caught; measured: a committed comparison with its baseline at equal cost names it. Nothing is
@@ -18,6 +19,8 @@ from tutelage.core.card import STATUSES
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "src" / "tutelage" / "status.json"
+MEASURED = FILE.with_name("measurements.json")
+SHOWN = ("against", "difference", "interval", "seeds", "primary", "smallest_detectable", "verdict")
 
 
 def proofs() -> dict[str, set[str]]:
@@ -33,14 +36,18 @@ def proofs() -> dict[str, set[str]]:
     return found
 
 
-def measured() -> set[str]:
-    """Methods named by a comparison in `benchmarks/results/*.json` (`comparisons: [{method, verdict}]`)."""
-    found = set()
+def measured() -> dict[str, list[dict[str, object]]]:
+    """Method -> its comparisons in `benchmarks/results/*.json` (`comparisons: [{method, verdict, ...}]`) at the
+    step that they are about."""
+    found: dict[str, list[dict[str, object]]] = {}
     for file in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         content = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            found |= {row["method"] for row in content.get("comparisons", []) if "verdict" in row}
-    return found
+        for row in content.get("comparisons", []) if isinstance(content, dict) else []:
+            if row["method"] in discovery.cards() and row["step"] == row.get("metric", content.get("metric")):
+                where = row.get("bed", content["benchmark"])
+                entry = {"where": where, "arm": row["arm"], **{name: row[name] for name in SHOWN}}
+                found.setdefault(row["method"], []).append(entry)
+    return {name: found[name] for name in sorted(found)}
 
 
 def compute() -> dict[str, list[str]]:
@@ -61,14 +68,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     asked = parser.parse_args()
-    text = json.dumps(compute(), indent=1) + "\n"
+    texts = {file: json.dumps(made, indent=1) + "\n" for file, made in ((FILE, compute()), (MEASURED, measured()))}
     if asked.check:
-        if not FILE.exists() or FILE.read_text(encoding="utf-8") != text:
-            print("status.json is not what the proofs say; run: python tools/status.py")
-            return 1
-        return 0
-    FILE.write_text(text, encoding="utf-8")
-    print(f"{len(json.loads(text))} methods")
+        stale = [f for f, text in texts.items() if not f.exists() or f.read_text(encoding="utf-8") != text]
+        for file in stale:
+            print(f"{file.name} is not what the proofs say; run: python tools/status.py")
+        return 1 if stale else 0
+    for file, text in texts.items():
+        file.write_text(text, encoding="utf-8")
+    print(f"{len(compute())} methods")
     return 0
 
 

@@ -95,6 +95,11 @@ def test_methods_and_explain(capfd):
     page = tutelage(capfd, "explain", "data.select.top_k").out
     assert "baseline: data.select.random" in page and "direction" in page
     assert tutelage(capfd, "explain", "data.select.top_k", "--json").json()["fields"]["direction"]
+    told = tutelage(capfd, "explain", "preselect").out
+    assert "(recipe)" in told and "tells good models from bad" in told and "signals.predictive_strength" in told
+    told = tutelage(capfd, "explain", "specialise", "--json").json()
+    assert told["baseline"] == "random" and told["measured"]["signals.similarity_tfidf"][0]["against"] == "random"
+    assert "measured here" in tutelage(capfd, "explain", "signals.similarity_tfidf").out
     wrong = tutelage(capfd, "explain", "data.select.topk")
     assert wrong.code == 2 and "did you mean data.select.top_k" in wrong.err
 

@@ -99,6 +99,20 @@ def _status() -> dict[str, list[str]]:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
+@functools.cache
+def measurements() -> dict[str, list[dict[str, Any]]]:
+    """Method -> its committed comparisons at equal cost: where, against what, difference, interval, verdict."""
+    file = PACKAGE_ROOT / "measurements.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of the recipes that come with the package (in a checkout, those beside it)."""
+    folders = (PACKAGE_ROOT / "recipes", PACKAGE_ROOT.parent.parent / "recipes")
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    return {} if folder is None else {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
 def _packages() -> list[tuple[str, Path]]:
     found = [("tutelage", PACKAGE_ROOT)]
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
