@@ -2,21 +2,23 @@
 
 from typing import Any
 
+import pyarrow as pa
+
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
 from tutelage.core.method import Inputs, Scorer, State, Transform, as_column
+from tutelage.core.threads import in_threads
 
 
 def score_dataset(scorer: Scorer, dataset: Dataset, inputs: Inputs, state: State | None = None) -> Dataset:
     """`dataset` with the scorer's columns; `state` skips the fit (a cached one)."""
     fitted = scorer.fit(dataset, inputs) if state is None else state
 
-    def columns() -> Any:
-        for shard in dataset.shards():
-            found = scorer.score(shard, fitted, inputs)
-            yield {name: as_column(values, shard.num_rows, name) for name, values in found.items()}
+    def score(shard: pa.Table) -> dict[str, Any]:
+        found = scorer.score(shard, fitted, inputs)
+        return {name: as_column(values, shard.num_rows, name) for name, values in found.items()}
 
-    return dataset.with_columns(scorer.name, columns())
+    return dataset.with_columns(scorer.name, in_threads(score, dataset.shards(), scorer.threads))
 
 
 def apply_transform(transform: Transform, dataset: Dataset, inputs: Inputs) -> Dataset:

@@ -116,6 +116,8 @@ class Scorer(Method):
     """Adds columns; never drops or reorders rows."""
 
     kind = "Scorer"
+    # `score` is array code that keeps no state: two shards at once take two thirds of the time.
+    threads: ClassVar[int] = 1
 
     def fit(self, dataset: "Dataset", inputs: Inputs) -> State:
         """Whatever must be learned from the whole dataset first (an index, an SVD); default: nothing."""

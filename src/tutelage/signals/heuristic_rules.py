@@ -11,6 +11,7 @@ counted by their end marks.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -125,6 +126,8 @@ def rule_columns(array: pa.LargeStringArray, bad_words: Sequence[str] = ()) -> d
 
 class HeuristicRules(Scorer):
     """`bad_words`: words or phrases to count, whole words in any case; thresholds are in `data.filter.rules`."""
+
+    threads: ClassVar[int] = 2
 
     bad_words: list[str] = Field(default=[])
 

@@ -11,7 +11,7 @@ Item, snippet and offset are those of a row's first hit of the smallest n-gram s
 (code points) of the row's text in NFC.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -71,6 +71,8 @@ def item_ngrams(
 class NgramOverlap(Scorer):
     """`n` words; `decide` "any" or "coverage" with `min_coverage`; `questions` also indexes n-grams inside the
     questions of pairs; `map_numbers` makes all numbers equal (never for mathematics)."""
+
+    threads: ClassVar[int] = 2
 
     n: int = Field(default=12, ge=2, le=100)
     decide: Literal["any", "coverage"] = "any"

@@ -5,7 +5,7 @@ x_i = TF-IDF of row i (hashed words, tf = 1 + ln count, idf over rows and refere
 `top` largest x_i . r_j over reference rows j (top = 1 is the maximum). Seconds for tens of megabytes, no model.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
 from tutelage.core.method import Inputs, Scorer, State
 from tutelage.core.text.rows import text_array
+from tutelage.core.threads import in_threads
 
 CARD = {
     "name": "signals.similarity_tfidf",
@@ -42,6 +43,8 @@ class SimilarityTfidf(Scorer):
     """`to` "centroid" or "nearest" (mean of the `top` most similar reference rows); `ngrams` 2 adds word pairs;
     `sublinear: false` uses plain counts."""
 
+    threads: ClassVar[int] = 2
+
     to: Literal["centroid", "nearest"] = "centroid"
     top: int = Field(default=1, ge=1)
     ngrams: int = Field(default=1, ge=1, le=3)
@@ -56,8 +59,7 @@ class SimilarityTfidf(Scorer):
         frequency = np.zeros(FEATURES, dtype=np.int64)
         wanted = []
         for source in (reference, dataset):
-            for shard in source.shards():
-                counts = count_matrix(text_array(shard), self.ngrams)
+            for counts in in_threads(lambda s: count_matrix(text_array(s), self.ngrams), source.shards()):
                 frequency += document_frequency(counts)
                 if source is reference:
                     wanted.append(counts)
