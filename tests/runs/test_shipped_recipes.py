@@ -11,7 +11,7 @@ REAL_MODELS = True  # no stand-ins: these are the recipes as users run them
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
 # Arms spend what the baseline spends on its rows, of which scoring takes its share: fewer rows are scored, or the
 # baseline has more.
-LIMIT = {"preselect": 80}
+LIMIT = {"preselect": 80, "skill-it": 80}
 FEWER = {
     "miniplm": ["candidates.budget.tokens=1200"],
     "mates": ["probed.budget.rows=12", "tried.reference_rows=2", "tried.moment_rows=2", "tried.max_length=32"],
@@ -28,6 +28,7 @@ FEWER = {
         "scout_code.budget.tokens=300",
         "scout_licences.budget.tokens=300",
     ],
+    "skill-it": ["short.budget.tokens=150", "graph_some.budget.rows=3"],
     # A judge that knows nothing is decided about nothing.
     "qurating": ["sample.budget.rows=8", "judged.pairs_per_row=1", "judged.confidence=0"],
 }
