@@ -15,7 +15,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,documents,qlora,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,documents,qlora,tensorboard,dev]'
 	$(BIN)/python -c "from pathlib import Path; Path('$(READY)').touch()"
 
 demo: $(READY)

@@ -28,6 +28,7 @@ FEWER = {
         "scout_code.budget.tokens=300",
         "scout_licences.budget.tokens=300",
     ],
+    "stability-gap": ["trained.evaluate_at=[0,1]"],
     "skill-it": ["short.budget.tokens=150", "graph_some.budget.rows=3"],
     # A judge that knows nothing is decided about nothing.
     "qurating": ["sample.budget.rows=8", "judged.pairs_per_row=1", "judged.confidence=0"],

@@ -63,6 +63,47 @@ def test_tensorboard(bed, monkeypatch):
     assert fake.calls[-1][0] == "close"
 
 
+def test_real_tensorboard_files_hold_every_loss_and_result(bed):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = bed.run(bed.recipe(report_to="tensorboard"))
+    events = EventAccumulator(str(bed.folder / "tensorboard" / result.run_id)).Reload()
+    losses = events.Scalars("trained/loss")
+    assert len(losses) == 20 and losses[0].value == pytest.approx(1)
+    assert events.Scalars("result/skill")[-1].value == pytest.approx(result.load("result").estimate)
+
+
+def test_real_mlflow_holds_every_loss_and_result(bed, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.chdir(bed.folder)
+    mlflow.set_tracking_uri(f"sqlite:///{bed.folder}/mlflow.db")
+    result = bed.run(bed.recipe(report_to="mlflow"))
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("tutelage").experiment_id])
+    assert run.info.run_name == result.run_id and run.info.status == "FINISHED"
+    assert run.data.metrics["result/skill"] == pytest.approx(result.load("result").estimate)
+    assert len(client.get_metric_history(run.info.run_id, "trained/loss")) == 20
+
+
+def test_real_wandb_writes_a_run_without_a_network(bed, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(bed.folder))
+    bed.run(bed.recipe(report_to="wandb"))
+    (written,) = (bed.folder / "wandb").glob("offline-run-*/run-*.wandb")
+    content = written.read_bytes()
+    assert content.count(b"trained/loss") >= 20 and b"result/skill" in content
+
+
+def test_real_trackio_holds_every_loss_and_result(bed, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(bed.folder / "trackio"))
+    trackio = pytest.importorskip("trackio")
+    result = bed.run(bed.recipe(report_to="trackio"))
+    (run,) = trackio.Api().runs("tutelage")
+    assert run.name == result.run_id
+
+
 def test_arms_and_seeds_are_in_the_names(bed, monkeypatch):
     fake = Fake("wandb")
     monkeypatch.setitem(sys.modules, "wandb", fake)
