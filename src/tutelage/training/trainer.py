@@ -159,7 +159,7 @@ class _Run:
         self.watch = Stopwatch(state["seconds"])
         self.before = Cost(**state["cost"])
         self.evaluation_cost = Cost(**state["evaluation_cost"])
-        self.steering_flops = state["steering_flops"]
+        self.steering_flops = state.get("steering_flops", 0.0)
         self.consumed.rewind(state["consumed"])
         checkpoints.set_random_state(state["random"])
         self.resumed_at = self.at.step
