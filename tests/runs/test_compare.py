@@ -1,12 +1,13 @@
 """Comparisons: equal total cost, declared before, nothing concluded where nothing can be."""
 
+import re
 import sqlite3
 from typing import ClassVar
 
 import pytest
 
 from toy.toy_methods.training import toy_fit
-from tutelage.core.errors import ConfigError, Interrupted, TrainingError
+from tutelage.core.errors import ConfigError, InputError, Interrupted, TrainingError
 from tutelage.runs import Ledger, plan, resume, run
 
 SCORED = {"name": "scored", "use": "signals.toy_score", "from": "pool"}
@@ -34,6 +35,8 @@ ARMS = {
     "good": {},
     "fake": {"scored": {"honest": False}},
 }
+
+MUTATIONS = [("src/tutelage/runs/overlap.py", "if key in told", "if False")]
 
 
 def comparison(bed, *, arms=None, steps=None, scored=None, gates=(), events=None, workspace=None, **compare):
@@ -464,3 +467,28 @@ class TestOneFactor:
             "base": {"result": {"model": "base"}},
         }
         comparison(bed, arms=arms, baseline="full", placebo="placebo", oracle="oracle", one_factor=True)
+
+
+class TestGuidesAmongTheReported:
+    def steps(self, bed, guide):
+        near = {"name": "near", "use": "signals.similarity_tfidf", "from": "pool", "inputs": {"reference": guide}}
+        chosen = {
+            "name": "chosen",
+            "use": "data.select.top_k",
+            "from": "near",
+            "column": "similarity",
+            "direction": "higher",
+            "budget": {"rows": 5},
+        }
+        return [near, chosen, *bed.plain()["steps"][1:]]
+
+    def test_a_guide_that_is_reported_on_is_refused_with_its_rows(self, bed):
+        recipe = bed.recipe(steps=self.steps(bed, "test"), arms={"a": {}}, compare={"baseline": "a"})
+        with pytest.raises(InputError, match="among the rows that are reported on") as error:
+            bed.run(recipe)
+        told = str(error.value)
+        assert "steps.near.inputs.reference, arm a" in told and re.search(r"\d+ shared, the first 't0', ", told)
+
+    def test_another_guide_is_not(self, bed):
+        recipe = bed.recipe(steps=self.steps(bed, "pool"), arms={"a": {}}, compare={"baseline": "a"})
+        assert bed.run(recipe).status == "passed"

@@ -17,6 +17,7 @@ from tutelage.runs import table as tables
 from tutelage.runs.arms import all_arms, metric_step, with_field
 from tutelage.runs.engine import Engine
 from tutelage.runs.graph import Graph, build_graph
+from tutelage.runs.overlap import refuse_guides_among_reported
 from tutelage.runs.recipe import AXIS_UNIT, Compare, Recipe, Tune
 from tutelage.runs.rounds import run_rounds
 from tutelage.runs.table import ArmRow, ComparisonTable, Measured, Trial
@@ -203,6 +204,9 @@ class _Runner:
         wanted = graph.ancestors(measured_steps)
         overrides: dict[str, dict[str, Any]] = {}
         tune = self.compare.tune
+        seeds = seeds_of(self.compare, name, facts["trained"])
+        first = Context(arm=name, seed=seeds[0], fixed=fixed)
+        refuse_guides_among_reported(self.engine, graph, self.metric, tune.on if tune else None, first)
         if tune is not None and is_tuned(self.engine.recipe, graph, name, self.metric):
             facts |= self._search(name, graph, fixed, tune)
             overrides = facts.pop("overrides")
@@ -210,7 +214,6 @@ class _Runner:
         budgets: dict[str, BudgetRule] = {}
         if training is not None and self.unit is not None and (self.total is not None or not is_reference):
             budgets = {training: lambda upstream, share: self._left(upstream, share, name)}
-        seeds = seeds_of(self.compare, name, facts["trained"])
         runs: list[dict[str, Value]] = []
         for seed in seeds:
             context = Context(arm=name, seed=seed, budgets=budgets, fixed=fixed, overrides=overrides)

@@ -66,6 +66,7 @@ def fate(run: dict[str, Any], store: Store, row_id: str) -> list[Event]:
             f"the run has no row {row_id!r}",
             where=run["run_id"],
             expected="the id of a row, as `tutelage inspect STEP` and the report show it",
+            found=row_id,
             remedy="look for it with `tutelage search WORDS --corpus STEP`",
         )
     return events

@@ -20,7 +20,6 @@ from tutelage.training._gradients import accumulate, recompute_activations
 from tutelage.training._optim import Optimizer, backward_flops
 from tutelage.training._progress import forget_peak, peak_bytes
 
-
 # Two whole runs of the main recipe, 33 trainings each, needed 1.11 and 1.27 times what two steps had taken.
 PIECES = 1.2
 
