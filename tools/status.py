@@ -1,5 +1,5 @@
 """Compute each method's status from proofs, and write it into the package as `status.json`, with the
-comparisons themselves beside it as `measurements.json`.
+comparisons themselves beside it as `measurements.json`, and as tables in `docs/measured.md`.
 
 implemented: its contract tests pass; consistent / verified: declared by `PROOF` in a test file that passes and
 whose mutations are caught; measured: a committed comparison with its baseline at equal cost names it. Nothing is
@@ -13,6 +13,7 @@ import ast
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from tutelage.core import discovery
 from tutelage.core.card import STATUSES
@@ -20,6 +21,7 @@ from tutelage.core.card import STATUSES
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "src" / "tutelage" / "status.json"
 MEASURED = FILE.with_name("measurements.json")
+PAGE = ROOT / "docs" / "measured.md"
 SHOWN = ("against", "difference", "interval", "seeds", "primary", "smallest_detectable", "verdict")
 
 
@@ -36,10 +38,10 @@ def proofs() -> dict[str, set[str]]:
     return found
 
 
-def measured() -> dict[str, list[dict[str, object]]]:
+def measured() -> dict[str, list[dict[str, Any]]]:
     """Method -> its comparisons in `benchmarks/results/*.json` (`comparisons: [{method, verdict, ...}]`) at the
     step that they are about."""
-    found: dict[str, list[dict[str, object]]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for file in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         content = json.loads(file.read_text(encoding="utf-8"))
         for row in content.get("comparisons", []) if isinstance(content, dict) else []:
@@ -64,11 +66,44 @@ def compute() -> dict[str, list[str]]:
     return table
 
 
+HEAD = """# What was measured
+
+Every committed comparison at equal total cost (`benchmarks/results/`, `make bench`), won, lost and undecided,
+method by method. Right of zero is better. A row speaks of its data and its model only. "Exploratory" rows were not
+declared before running; smallest detectable is the effect that the comparison would have found four times in five.
+"""
+
+
+def page() -> str:
+    """The comparisons as Markdown, one table for each bed."""
+    beds: dict[str, list[str]] = {}
+    for method, rows in measured().items():
+        for row in rows:
+            interval, least = row["interval"], row["smallest_detectable"]
+            bounds = f"[{interval['lo']:+.4f}, {interval['hi']:+.4f}]" if interval else "none"
+            verdict = row["verdict"] if row["primary"] else f"{row['verdict']} (exploratory)"
+            cells = (
+                f"`{method}`",
+                row["arm"],
+                row["against"],
+                f"{row['difference']:+.4f}",
+                bounds,
+                "none" if least is None else f"{least:.4f}",
+                row["seeds"],
+                verdict,
+            )
+            beds.setdefault(str(row["where"]), []).append(f"| {' | '.join(map(str, cells))} |")
+    head = "| method | arm | against | difference | interval | smallest detectable | seeds | verdict |"
+    parts = [f"\n## {bed}\n\n{head}\n|{'---|' * 8}\n" + "\n".join(rows) + "\n" for bed, rows in beds.items()]
+    return HEAD + "".join(parts)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     asked = parser.parse_args()
-    texts = {file: json.dumps(made, indent=1) + "\n" for file, made in ((FILE, compute()), (MEASURED, measured()))}
+    made = ((FILE, compute()), (MEASURED, measured()))
+    texts = {file: json.dumps(content, indent=1) + "\n" for file, content in made} | {PAGE: page()}
     if asked.check:
         stale = [f for f, text in texts.items() if not f.exists() or f.read_text(encoding="utf-8") != text]
         for file in stale:
