@@ -8,7 +8,7 @@ where it stopped.
 
     python -m benchmarks choosing
 
-`RECIPES=scores ARMS=similarity_top SEEDS=10 python -m benchmarks choosing` repeats some arms with more seeds.
+`RECIPES=scores ARMS=similarity_top SEEDS=10-19 python -m benchmarks choosing` repeats an arm with fresh seeds.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from benchmarks.skip import Skip
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parent.parent / "shared" / "data"
 WORK = Path(os.environ.get("TUTELAGE_BENCH_WORK", HERE / ".work")) / "choosing"
-RECIPES = ("scores", "mixtures", "orders")
+RECIPES = ("scores", "instructions", "mixtures", "orders")
 # Which method an arm stands for: the one whose output decides what is trained on.
 METHODS = {
     "scores": {
@@ -55,7 +55,11 @@ KINDS = ("medical", "fiction", "verse", "tasks", "maths")
 # Rows of each kind in the pile. The field of `scores` is the first, a tenth of it; the base never read that kind.
 POOL = {"medical": 300, "fiction": 1050, "verse": 150, "tasks": 800, "maths": 700}
 BASE = {"fiction": 1200, "verse": 150, "tasks": 800, "maths": 900}
+METHODS["instructions"] = METHODS["scores"]
 CHARACTERS = 700
+# Kinds of tasks that are wanted (of each, one task is measured and one lies in the pile), and the placebo's.
+WANTED = ("Dialogue Generation", "Question Rewriting", "Summarization", "Text Simplification")
+TAGGING = ("Pos Tagging", "Named Entity Recognition")
 
 
 def bench() -> dict[str, Any]:
@@ -64,6 +68,7 @@ def bench() -> dict[str, Any]:
     if not SHARED.is_dir():
         raise Skip(f"the data sets are not there: {SHARED.name}")
     material()
+    tuning()
     asked = [name for name in os.environ.get("RECIPES", ",".join(RECIPES)).split(",") if name]
     comparisons: list[dict[str, Any]] = []
     found: dict[str, Any] = {"model": json.loads((WORK / "model.json").read_text(encoding="utf-8"))}
@@ -80,8 +85,8 @@ def bench() -> dict[str, Any]:
 
 
 def _changes() -> list[str]:
-    seeds = int(os.environ.get("SEEDS", "3"))
-    return [f"compare.seeds={list(range(seeds))}"]
+    first, _, last = os.environ.get("SEEDS", "0-2").partition("-")
+    return [f"compare.seeds={list(range(int(first), int(last or first) + 1))}"]
 
 
 def _only(recipe: Any, arms: set[str]) -> Any:
@@ -90,6 +95,35 @@ def _only(recipe: Any, arms: set[str]) -> Any:
     pairs = [pair for pair in recipe.compare.primary or [] if set(pair) <= kept]
     compare = recipe.compare.model_copy(update={"primary": pairs} if recipe.compare.primary else {})
     return recipe.changed(arms={k: v for k, v in recipe.arms.items() if k in kept}, compare=compare)
+
+
+def tuning() -> None:
+    """Prompts with responses: of each wanted kind one task is in the pile, another is guide and measurement."""
+    import pyarrow.parquet as pq
+
+    if (WORK / "tuning_pool.jsonl").exists():
+        return
+    parts: dict[str, list[dict[str, Any]]] = {"guide": [], "dev": [], "target": [], "pool": []}
+    measured: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    for number, row in enumerate(pq.read_table(SHARED / "super_natural_instructions/train.parquet").to_pylist()):
+        category, task = row["category"], row["task"]
+        kind = "wanted" if category in WANTED else "tagging" if category in TAGGING else "other"
+        made = {
+            "id": f"{task}-{number}",
+            "prompt": f"{row['instruction'][:300]}\n{row['input'][:400]}\n",
+            "completion": row["output"][:400],
+            "kind": kind,
+            "group": task,
+        }
+        part = "pool"
+        if kind == "wanted" and measured.setdefault(category, task) == task:
+            seen[task] = seen.get(task, 0) + 1
+            part = "guide" if seen[task] <= 10 else "dev" if seen[task] <= 20 else "target"
+        parts[part].append(made)
+    for part, rows in parts.items():
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (WORK / f"tuning_{part}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def material() -> None:
