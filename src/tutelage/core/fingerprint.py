@@ -161,7 +161,6 @@ def _parsed(source: bytes, module: str, is_package: bool) -> tuple[str, tuple[st
     return blake3.blake3(source).hexdigest(length=16), tuple(dict.fromkeys(found))
 
 
-@functools.cache
 def _source_file(module: str) -> Path | None:
     top, _, rest = module.partition(".")
     root = _package_root(top)
