@@ -23,6 +23,10 @@ from tutelage.runs import payload
 from tutelage.runs.graph import Node
 
 
+# Bytes by which a step must have grown the process: giving back takes a tenth of a second.
+WORTH_GIVING_BACK = 256 * 2**20
+
+
 @dataclass
 class Job:
     """Everything one computation needs. `models` are all models it is handed, whose meters are read; `stages` is
@@ -145,13 +149,13 @@ def measured(job: Job) -> Iterator[list[Cost]]:
     for model, then in before:
         cost = cost + model.meter.since(then)
     found.append(cost.model_copy(update={"seconds": seconds, "peak_bytes": max(peak.bytes, cost.peak_bytes)}))
-    if job.models:
+    if peak.bytes - peak.before > WORTH_GIVING_BACK:
         _give_back()
 
 
 def _give_back() -> None:
-    """Hand freed memory back to the system. glibc would keep what a model's step has freed, a gigabyte in pieces
-    of which the next step cannot use all, so that a long run grows to twice what any of its steps needs."""
+    """Hand freed memory back to the system. glibc would keep what a training has freed, a gigabyte in pieces of
+    which the next step cannot use all, so that a long run grows to twice what any of its steps needs."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
@@ -160,13 +164,14 @@ class _Peak:
     """Largest resident memory of this process while open, sampled; 0 where it cannot be read."""
 
     def __init__(self, interval: float = 0.05) -> None:
-        self.bytes = 0
+        self.bytes = self.before = 0
         self._interval = interval
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "_Peak":
         self._read()
+        self.before = self.bytes
         self._thread.start()
         return self
 
