@@ -22,7 +22,6 @@ from tutelage.core.records import Cost, Result
 from tutelage.runs import payload
 from tutelage.runs.graph import Node
 
-
 # Bytes by which a step must have grown the process: giving back takes a tenth of a second.
 WORTH_GIVING_BACK = 256 * 2**20
 
