@@ -122,8 +122,7 @@ def tuning() -> None:
             part = "guide" if seen[task] <= 10 else "dev" if seen[task] <= 20 else "target"
         parts[part].append(made)
     for part, rows in parts.items():
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (WORK / f"tuning_{part}.jsonl").write_text("".join(lines), encoding="utf-8")
+        _write(f"tuning_{part}", rows)
 
 
 def material() -> None:
@@ -154,14 +153,18 @@ def material() -> None:
                 last = row["group"]
             parts.setdefault(part, []).extend(taken)
     for part, part_rows in parts.items():
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in part_rows)
-        (WORK / f"{part}.jsonl").write_text("".join(lines), encoding="utf-8")
+        _write(part, part_rows)
     described = {
         "base": _model("base", parts["general"], layers=4, tokens=500_000),
         "teacher": _model("teacher", parts["general"] + parts["oracle_kinds"], layers=8, tokens=1_500_000),
         "rows": {part: len(part_rows) for part, part_rows in parts.items()},
     }
     (WORK / "model.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+
+
+def _write(name: str, rows: list[dict[str, Any]]) -> None:
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (WORK / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def _model(name: str, rows: list[dict[str, Any]], *, layers: int, tokens: int) -> dict[str, Any]:

@@ -36,7 +36,7 @@ ARMS = {
     "fake": {"scored": {"honest": False}},
 }
 
-MUTATIONS = [("src/tutelage/runs/overlap.py", "if key in told", "if False")]
+MUTATIONS = [("src/tutelage/runs/overlap.py", "if shared:", "if False:")]
 
 
 def comparison(bed, *, arms=None, steps=None, scored=None, gates=(), events=None, workspace=None, **compare):

@@ -288,12 +288,12 @@ class Engine:
             if self._whole_model:
                 gc.collect()  # module trees refer to themselves: dropped ones would keep their weights
             base = self._models.get(root)
-            self._whole_model = base is None or not hasattr(base, "with_adapter")
-            self._models[content] = (
-                load_stored_model(artifact, allow_remote_code)
-                if base is None or self._whole_model
-                else base.with_adapter(artifact.path / payload.MODEL)
-            )
+            if base is not None and hasattr(base, "with_adapter"):
+                self._models[content] = base.with_adapter(artifact.path / payload.MODEL)
+                self._whole_model = False
+            else:
+                self._models[content] = load_stored_model(artifact, allow_remote_code)
+                self._whole_model = True
         return self._models[content]
 
     def _export(self, node: Node, artifact: Artifact) -> None:

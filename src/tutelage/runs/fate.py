@@ -1,6 +1,7 @@
 """What became of one row: which steps kept it, scored it, dropped it and why, and where it was trained on."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -43,24 +44,26 @@ def fate(run: dict[str, Any], store: Store, row_id: str) -> list[Event]:
         artifacts.setdefault(step["key"], step)
         if step["arm"]:
             arms.setdefault(step["key"], []).append(step["arm"])
-    opened = []
+    opened: list[tuple[dict[str, Any], Dataset | Path]] = []
     for key, step in artifacts.items():
         artifact = store.get(key)
-        if artifact is not None and (artifact.kind == "dataset" or step["kind"] == "Trainer"):
-            opened.append((step, artifact))
+        if artifact is not None and artifact.kind == "dataset":
+            opened.append((step, payload.load_dataset(artifact.path)))
+        elif artifact is not None and step["kind"] == "Trainer":
+            opened.append((step, artifact.path / LOG))
     above = _documents(opened, row_id)
     own = {row_id}
     events: list[Event] = []
-    for step, artifact in opened:
+    for step, made in opened:
         facts = {"step": step["step"], "method": step["method"]}
         facts["arms"] = tuple(dict.fromkeys(name.removesuffix(" (search)") for name in arms.get(step["key"], ())))
-        if step["kind"] == "Trainer":
-            seen = _trained(artifact.path / LOG, own)
+        if not isinstance(made, Dataset):
+            seen = _trained(made, own)
             if seen:
                 details = [f"{name}: optimiser step {', '.join(map(str, steps))}" for name, steps in seen.items()]
                 events.append(_event(facts, "trained on", list(seen), details))
         else:
-            events += _of_rows(facts, step["kind"], payload.load_dataset(artifact.path), own, above)
+            events += _of_rows(facts, step["kind"], made, own, above)
     if not events:
         raise InputError(
             f"the run has no row {row_id!r}",
@@ -107,20 +110,17 @@ def _of_rows(facts: dict[str, Any], kind: str, dataset: Dataset, own: set[str], 
     return events
 
 
-def _documents(opened: Sequence[tuple[dict[str, Any], Any]], row_id: str) -> set[str]:
+def _documents(opened: Sequence[tuple[dict[str, Any], Dataset | Path]], row_id: str) -> set[str]:
     """The rows that `row_id` was made from, and those that these were made from."""
     above: set[str] = set()
-    for step, artifact in reversed(opened):
-        if step["kind"] == "Trainer":
-            continue
-        dataset = payload.load_dataset(artifact.path)
-        if "source_id" in dataset.column_names:
-            here = pc.is_in(dataset.column("id"), pa.array(sorted({row_id} | above)))
-            above |= set(dataset.column("source_id").filter(here).to_pylist()) - {None, row_id}
+    for _, made in reversed(opened):
+        if isinstance(made, Dataset) and "source_id" in made.column_names:
+            here = pc.is_in(made.column("id"), pa.array(sorted({row_id} | above)))
+            above |= set(made.column("source_id").filter(here).to_pylist()) - {None, row_id}
     return above
 
 
-def _trained(log: Any, own: set[str]) -> dict[str, list[int]]:
+def _trained(log: Path, own: set[str]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     if log.is_file():
         for number, ids in consumed_steps(log):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
-from tutelage.core.text.duplicates import canonical, digest128
+from tutelage.core.text.duplicates import shared_ids
 from tutelage.core.text.rows import text_rows
 from tutelage.runs.engine import Engine
 from tutelage.runs.graph import Graph
@@ -26,9 +26,9 @@ def refuse_guides_among_reported(
     names = dict.fromkeys([*reported, *(name for _, name in guides)])
     values = engine.run(graph, graph.ancestors(names), context)
     rows = {name: (values[name] if name in values else engine.outside(name)) for name in names}
-    told = {key: identifier for name in reported for key, identifier in _texts(rows[name].load())}
+    told = [row for name in reported for row in _texts(rows[name].load())]
     for place, name in guides:
-        shared = [identifier for key, identifier in _texts(rows[name].load()) if key in told]
+        shared = shared_ids(_texts(rows[name].load()), told)
         if shared:
             raise InputError(
                 "rows that guide the choice are among the rows that are reported on",
@@ -55,9 +55,7 @@ def _trained(graph: Graph, name: str) -> bool:
     return any(graph.nodes[step].card.kind == "Trainer" for step in graph.ancestors([name]))
 
 
-def _texts(rows: object) -> Iterator[tuple[bytes, str]]:
-    """(digest, id) of every row with a text."""
+def _texts(rows: object) -> Iterator[tuple[str, str]]:
+    """(id, text) of every row that has a text."""
     if isinstance(rows, Dataset):
-        for identifier, text in text_rows(rows):
-            if text.strip():
-                yield digest128(canonical(text)), identifier
+        yield from ((identifier, text) for identifier, text in text_rows(rows) if text.strip())

@@ -13,7 +13,7 @@ import numpy as np
 
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
-from tutelage.core.text.duplicates import canonical, digest128
+from tutelage.core.text.duplicates import shared_ids
 from tutelage.core.text.rows import text_rows
 
 Action = Literal["warn", "raise_replay", "lower_rate", "stop"]
@@ -90,9 +90,8 @@ class Monitor:
 
 def refuse_leaks(probes: Mapping[str, Dataset], stream: Dataset) -> None:
     """Raise InputError where a probe holds a document (in canonical form) that is trained on."""
-    trained = {digest128(canonical(text)) for _, text in text_rows(stream)}
     for name, rows in probes.items():
-        shared = [identifier for identifier, text in text_rows(rows) if digest128(canonical(text)) in trained]
+        shared = shared_ids(text_rows(rows), text_rows(stream))
         if shared:
             raise InputError(
                 "a probe shares documents with the training rows",

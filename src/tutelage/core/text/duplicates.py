@@ -34,6 +34,12 @@ def digest128(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
+def shared_ids(rows: Iterable[tuple[str, str]], others: Iterable[tuple[str, str]]) -> list[str]:
+    """Ids of the `rows` (id, text) whose canonical text some of the `others` has too."""
+    known = {digest128(canonical(text)) for _, text in others}
+    return [identifier for identifier, text in rows if digest128(canonical(text)) in known]
+
+
 def pieces(text: str, unit: Unit) -> Spans:
     """(start, end) in code points of every line, or run of lines between blank ones, that is not blank.
 
