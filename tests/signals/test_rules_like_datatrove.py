@@ -24,9 +24,6 @@ from tutelage.data.filter._profiles import PROFILES
 from tutelage.data.filter.rules import Rules
 from tutelage.signals.heuristic_rules import HeuristicRules
 
-pytest.importorskip("datatrove", reason="datatrove is not installed: pip install datatrove spacy")
-pytest.importorskip("spacy", reason="datatrove splits English words with spaCy: pip install spacy")
-
 MUTATIONS = [
     ("src/tutelage/data/filter/_profiles.py", '"rule_top_3gram": (None, 0.18)', '"rule_top_3gram": (None, 0.24)'),
     (

@@ -33,7 +33,7 @@ MUTATIONS = [
     ("src/tutelage/training/_batches.py", "total + len(document) > most", "total + len(document) > 10**9"),
     ("src/tutelage/training/_batches.py", "trained=document.trained[:n]", "trained=[False] + [True] * (n - 1)"),
     ("src/tutelage/training/_batches.py", "nothing_fits = document.n_trained == 0", "nothing_fits = False"),
-    ("src/tutelage/training/trainer.py", "max(self.token_flops, spent / self.at.tokens)", "self.token_flops"),
+    ("src/tutelage/training/trainer.py", "max(self.token_flops, trained / self.at.tokens)", "self.token_flops"),
     (
         "src/tutelage/training/_gradients.py",
         "        checkpoints.set_random_state(random)\n",
