@@ -28,7 +28,7 @@ def load_model(
     key_env: str | None = None,
     allow_remote: bool = False,
 ) -> Model:
-    """Load a model: a local folder (also a PEFT adapter folder or a saved n-gram model), `*.gguf`, `http(s)://`
+    """Load a model: a local folder (also a PEFT adapter, a classifier or a saved n-gram model), `*.gguf`, `http(s)://`
     endpoint, a packaged name (smollm2, minilm ...) or a hub name `owner/name`.
 
     `device`: auto, cpu, cuda, mps. `dtype`: auto (bfloat16 where a timed probe finds it faster), float32,
@@ -98,6 +98,10 @@ def load_folder(
         from tutelage.models.ngram import NGramLM
 
         return NGramLM.load(folder)
+    if (folder / "classifier.json").is_file():
+        from tutelage.models.classifier import load_classifier
+
+        return load_classifier(folder, device=device, dtype=dtype)
     name = name or folder.name
     if not (folder / "config.json").is_file():
         raise ModelError("not a model folder", where=folder, expected="config.json", found="none")
