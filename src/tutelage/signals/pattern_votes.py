@@ -1,9 +1,9 @@
 """Weak labels from words and regular expressions: every source votes for a class of a row, or abstains.
 
 A source gives entries for one class or for several. An entry is a word or a phrase, found as whole words, or
-`re:` and a regular expression, found anywhere. vote_ij = the class with the most entries of source j that occur in
-text i; null (abstain) where none occurs or two classes have equally many. Patterns run in an automaton whose time
-grows with the length of the text and no faster, so none can hang; it knows neither look-around nor back-references.
+`re:` and a regular expression, found anywhere. vote_ij = the class with the most entries of source j that occur
+in text i; null (abstain) where none occurs or two classes have equally many. Patterns run in an automaton whose
+time is linear in the length of the text, so none can hang; it has no look-around and no back-references.
 """
 
 import re
@@ -32,7 +32,7 @@ CARD = {
     "inputs": {"labels?": "rows with the classes: label, description, aliases"},
     "cost": "one pass over the bytes for every entry",
     "baseline": "signals.constant",
-    "headline": "an hour of rules labels any number of rows; each rule is wrong in its own way, so combine several",
+    "headline": "an hour of rules labels any number of rows; each rule errs in its own way: combine several",
     "version": 1,
 }
 
@@ -41,7 +41,7 @@ _OTHER = r"[^\p{L}\p{M}\p{N}_]"
 
 
 def expression(entry: str) -> str:
-    """The regular expression of an entry: what follows `re:`, or the words of a phrase between other characters."""
+    """The regular expression of an entry: what follows `re:`, or a phrase between other characters."""
     if entry.startswith(REGEX):
         return entry.removeprefix(REGEX)
     words = r"[\s\p{Z}]+".join(re.escape(word) for word in entry.split())
@@ -76,7 +76,7 @@ class PatternVotes(Scorer):
                     pc.match_substring_regex(pa.array(["probe"]), expression(entry))
                 except pa.ArrowInvalid as error:
                     raise ValueError(
-                        f"source {source!r}, {entry!r}: {error} (look-around and back-references do not exist here)"
+                        f"source {source!r}, {entry!r}: {error} (there is no look-around and no back-reference)"
                     ) from None
         return sources
 
