@@ -47,6 +47,8 @@ def make_rows(count=24, seed=0):
                 "group": f"group-{number % 6}",
                 "kind": "text",
                 "label": ("a", "b")[number % 2],
+                "teacher_label": ("a", "b")[number % 3 % 2],
+                "inclusion": 1.0,
                 "score": float(rng.normal()),
                 "influence": float(rng.normal()),
                 "vector": rng.normal(size=4).tolist(),
@@ -148,6 +150,8 @@ def fields_for(name):
         chosen = {"column": "group"}
     if name == "signals.skill_graph":
         chosen = {"column": "group", "skills": [f"group-{i}" for i in range(6)]}
+    if name == "evaluation.dsl":
+        chosen = {"positive": "a", "splits": 2}
     if name == "evaluation.lm_eval_task":
         chosen = {"path": "task.yaml", "project": str(TOY)}
     return chosen

@@ -12,6 +12,7 @@ from tutelage.core.dataset import Dataset
 from tutelage.core.errors import ConfigError, InputError, Interrupted, StoreError, WaitingForPerson
 from tutelage.core.store import Store
 from tutelage.runs import Ledger, resume, run
+from tutelage.runs.graph import build_graph
 
 
 def cached(events):
@@ -164,6 +165,24 @@ class TestFields:
         ]
         result = bed.run(bed.recipe(steps=steps))
         assert result.load("later").estimate == pytest.approx(result.load("result").estimate + 2.5)
+
+    def test_a_task_that_asks_for_no_model_measures_what_the_rows_hold(self, bed):
+        rows = [{"id": f"p{i}", "text": f"row {i}", "label": i % 2, "inclusion": 1.0} for i in range(30)]
+        bed.write("pool", rows)
+        steps = [
+            {"name": "marked", "use": "signals.constant", "from": "pool", "column": "teacher_label", "value": 1},
+            {"name": "share", "use": "evaluation.dsl", "from": "marked", "splits": 1, "learner": "linear"},
+        ]
+        recipe = bed.recipe(steps=steps, gates=[{"name": "half", "step": "share", "at_most": 0.9}])
+        result = bed.run(recipe)
+        assert result.load("share").estimate == pytest.approx(0.5)
+        assert result.load("share").system["name"] == "labels of the rows"
+        assert result.gates[0]["state"] == "holds"
+        graph = build_graph(recipe)
+        # The labels are what is measured: what made them is the cost, and draws anew with the seed.
+        assert graph.model_side("share") == ["marked"] and graph.data_side("share") == []
+        with pytest.raises(ConfigError, match="needs a model"):
+            bed.run(bed.recipe(steps=[{"name": "result", "use": "evaluation.toy_task", "from": "test"}]))
 
     def test_a_writer_writes_below_the_workspace(self, bed):
         steps = [

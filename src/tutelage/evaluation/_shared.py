@@ -54,7 +54,7 @@ class Measurement:
         self._seed = inputs.get("train_seed")
         self._log: list[dict[str, Any]] = []
         self._before: Cost | None = model.meter.cost if hasattr(model, "meter") else None
-        self.system = {"name": getattr(model, "name", type(model).__name__), "weights": model.fingerprint}
+        self.system = _system(model, dataset)
 
     def key(self, row: Mapping[str, Any]) -> str:
         """The item key of one of `rows`."""
@@ -134,6 +134,15 @@ class Measurement:
             cost=spent,
             extra=notes,
         ).with_items(log)
+
+
+def _system(model: Any, rows: "Dataset | Sequence[Mapping[str, Any]]") -> dict[str, str]:
+    """What was measured: a model, or without one the labels that the rows hold."""
+    if model is not None:
+        return {"name": getattr(model, "name", type(model).__name__), "weights": model.fingerprint}
+    if isinstance(rows, Sequence):
+        raise TypeError("a task without a model measures a Dataset")
+    return {"name": "labels of the rows", "weights": rows.hash}
 
 
 def _identity(value: Any) -> Any:

@@ -82,14 +82,20 @@ class Graph:
         return [name for name, node in self.nodes.items() if node.card.kind == kind]
 
     def model_side(self, task: str) -> list[str]:
-        """What the measured system costs: the steps behind a Task's model, not those behind its data only."""
-        model = self.nodes[task].model
-        return self.ancestors([model] if model else [])
+        """What the measured system costs: the steps behind a Task's model, not those behind its data only.
+
+        A Task without a model measures what its rows hold: the steps behind them.
+        """
+        return self.ancestors(self._measured(task))
 
     def data_side(self, task: str) -> list[str]:
         """The steps behind the rows a Task measures on (and its other inputs)."""
+        measured = self._measured(task)
+        return self.ancestors(name for name in self.nodes[task].references if name not in measured)
+
+    def _measured(self, task: str) -> tuple[str, ...]:
         node = self.nodes[task]
-        return self.ancestors(name for name in node.references if name != node.model)
+        return (node.model,) if node.model else node.rows
 
 
 def build_graph(recipe: Recipe, arm: str | None = None) -> Graph:
@@ -261,7 +267,7 @@ def _check_node(recipe: Recipe, node: Node, path: tuple[str | int, ...]) -> None
     # A Task whose card reads nothing brings its own rows (bundled probes, a task file).
     if kind in NEEDS_ROWS and not node.rows and (kind != "Task" or node.card.reads):
         raise _lacks(f"step {node.name!r} needs rows", where, "from: a dataset", "from", [])
-    if kind in NEEDS_MODEL and node.model is None:
+    if node.model is None and _needs_model(node.card):
         raise _lacks(f"step {node.name!r} needs a model", where, "model: a name", "model", [])
     for key, owner, written, what in (
         ("evaluators", "Trainer", bool(node.evaluators), "only training has evaluators"),
@@ -288,6 +294,11 @@ def _check_node(recipe: Recipe, node: Node, path: tuple[str | int, ...]) -> None
         if not name.endswith("?") and name not in given:
             what, key = f"step {node.name!r} lacks the input {name!r}", f"inputs: {{{name}: ...}}"
             raise _lacks(what, where, f"{name}: {purpose}", key, node.inputs)
+
+
+def _needs_model(card: Card) -> bool:
+    # A Task that asks for none measures what the rows hold (labels against labels); an Adapter makes one from rows.
+    return card.kind in NEEDS_MODEL and bool(set(MAIN_MODEL) & set(card.inputs))
 
 
 def _lacks(what: str, where: str, expected: str, key: str, given: Iterable[str]) -> ConfigError:
