@@ -174,7 +174,7 @@ def _surrogate(task: "Dsl", rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarr
                 found=repr(value),
             )
         wide[number] = values
-    lost = np.isnan(wide).any(axis=1)
+    lost = np.asarray(np.isnan(wide).any(axis=1))
     face = wide[:, 0] if width == 1 else np.full(len(said), np.nan)
     return np.hstack([np.where(lost[:, None], 0.0, wide), lost[:, None].astype(float)]), face
 
