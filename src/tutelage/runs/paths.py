@@ -74,7 +74,7 @@ def model_path(recipe: Recipe, workspace: Path, name: str, field: str = "load") 
 def check_paths(recipe: Recipe, workspace: Path) -> list[str]:
     """Raise ConfigError or InputError for the first source, model or adapter that is missing or outside.
 
-    Returns notes about packaged models that are not on this machine yet.
+    Returns notes about packaged models and corpora that are not on this machine yet.
     """
     from tutelage.models.fetch import fetched
 
@@ -82,6 +82,9 @@ def check_paths(recipe: Recipe, workspace: Path) -> list[str]:
     for name, source in recipe.sources.items():
         if source.path is not None:
             source_path(recipe, workspace, name)
+        corpus = source.fields.get("corpus") if source.use == "data.read.packaged" else None
+        if corpus in packaged and packaged[corpus] is None:
+            notes.append(f"source {name!r}: {corpus} is not on this machine yet; run: tutelage fetch {corpus}")
     for name, spec in recipe.models.items():
         model_path(recipe, workspace, name, "adapter")
         named = model_path(recipe, workspace, name) is None and spec.load in packaged

@@ -1,0 +1,158 @@
+"""Linear heads on fixed vectors of texts: fitting, out-of-fold scores, and what is kept of the rows."""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tutelage.core.errors import InputError
+from tutelage.core.labels import GOLD, LabelSpace, label_sources, soft_labels
+from tutelage.core.text.rows import text_rows
+from tutelage.models.classifier import Features, LinearClassifier, OutOfFold
+
+if TYPE_CHECKING:
+    from tutelage.core.dataset import Dataset
+
+
+def labelled_rows(dataset: "Dataset | None", method: str) -> "Dataset":
+    """The rows to fit on; raises InputError when there are none."""
+    if dataset is None or not dataset.num_rows:
+        raise InputError(
+            "there are no labelled rows to fit on", where=method, expected="from: rows with text and label"
+        )
+    return dataset
+
+
+def fit_head(vectors: Any, probs: np.ndarray, weights: np.ndarray, C: float) -> tuple[np.ndarray, np.ndarray]:
+    """(W [classes, d], b [classes]) of multinomial logistic regression with L2 penalty |W|^2 / (2 C).
+
+    A soft label counts as one row for each class, with the row's weight times the probability. A class without any
+    row gets b = -infinity: it is never predicted. Raises InputError when all rows have one class.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    parts = probs * weights[:, None]
+    rows, classes = np.nonzero(parts)
+    present = np.unique(classes)
+    if len(present) < 2:
+        raise InputError(
+            "all labelled rows have one class, so there is nothing to tell apart",
+            expected="rows of at least two classes",
+            found=f"{len(np.unique(rows))} rows",
+        )
+    model = LogisticRegression(C=C, max_iter=1000)
+    model.fit(vectors[rows], classes, sample_weight=parts[rows, classes])
+    found = np.zeros((probs.shape[1], vectors.shape[1]))
+    bias = np.full(probs.shape[1], -np.inf)
+    # Two classes: one map, for the second of them.
+    found[present if len(present) > 2 else present[1:]] = model.coef_
+    bias[present] = 0.0
+    bias[present if len(present) > 2 else present[1:]] = model.intercept_
+    return found, bias
+
+
+def folds_of(classes: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """[rows] the fold of each row: every class is dealt out evenly, in a random order."""
+    rng = np.random.default_rng(seed)
+    found = np.zeros(len(classes), dtype=np.int64)
+    dealt = 0
+    for kind in np.unique(classes):
+        chosen = rng.permutation(np.flatnonzero(classes == kind))
+        found[chosen] = (np.arange(len(chosen)) + dealt) % folds
+        dealt += len(chosen)
+    return found
+
+
+def out_of_fold(
+    vectors: Any, probs: np.ndarray, weights: np.ndarray, gold: np.ndarray, settings: Mapping[str, Any]
+) -> OutOfFold | None:
+    """Logits of the `gold` rows (bool [rows]) by heads fitted without their fold; the other rows are in every fit.
+
+    Rows that are the only one of their class are left out: without them the class is unknown. None when fewer than
+    two rows are left.
+    """
+    classes = probs.argmax(axis=1)
+    counts = np.bincount(classes[gold], minlength=probs.shape[1])
+    asked = np.flatnonzero(gold & (counts[classes] >= 2))
+    if len(asked) < 2:
+        return None
+    fold = np.full(len(classes), -1)
+    fold[asked] = folds_of(classes[asked], settings["folds"], settings["seed"])
+    logits = np.zeros((len(classes), probs.shape[1]))
+    for number in np.unique(fold[asked]):
+        held = fold == number
+        w, b = fit_head(vectors[~held], probs[~held], weights[~held], settings["C"])
+        logits[held] = np.asarray(vectors[held] @ w.T) + b
+    # A class that a fold did not see stays possible, if hardly: an infinite loss would decide everything alone.
+    found = np.maximum(logits[asked], -50.0)
+    return OutOfFold(logits=tuple(tuple(row) for row in found.tolist()), labels=tuple(classes[asked].tolist()))
+
+
+def linear_classifier(
+    dataset: "Dataset",
+    space: LabelSpace,
+    features: Callable[[list[str]], Features],
+    settings: Mapping[str, Any],
+    name: str,
+) -> LinearClassifier:
+    """A head on `features(texts)`, with its out-of-fold scores and what it was fitted on.
+
+    `settings`: C, folds, seed. Raises InputError for rows without a label or with text that has two gold labels.
+    """
+    texts = [text for _, text in text_rows(dataset)]
+    probs, weights = soft_labels(dataset, space)
+    _refuse_conflicts(dataset, texts)
+    made = features(texts)
+    vectors = made.vectors(texts)
+    w, b = fit_head(vectors, probs, weights, settings["C"])
+    classifier = LinearClassifier(space, made, w, b, name=name)
+    absent = [label for label, bias in zip(space.names, b) if np.isinf(bias)]
+    if absent:
+        warnings.warn(f"no labelled row is of class {', '.join(absent)}: it will never be predicted", stacklevel=3)
+    classifier.out_of_fold = out_of_fold(vectors, probs, weights, gold_rows(dataset), settings)
+    counts = np.bincount(probs.argmax(axis=1), minlength=len(space))
+    classifier.facts = {
+        "rows": len(texts),
+        "labels_by_source": label_sources(dataset),
+        "rows_by_class": dict(zip(space.names, counts.tolist())),
+        "absent": absent,
+    }
+    classifier.fitted_on = frozenset(text_hash(text) for text in texts)
+    return classifier
+
+
+def gold_rows(dataset: "Dataset") -> np.ndarray:
+    """bool [rows]: rows whose label a person gave."""
+    columns = [name for name in ("label", "label_source") if name in dataset.column_names]
+    return np.array(
+        [
+            row.get("label") is not None and (row.get("label_source") or GOLD) == GOLD
+            for row in dataset.rows(columns)
+        ],
+        dtype=bool,
+    )
+
+
+def text_hash(text: str) -> str:
+    """16 hex digits of a text whose white space is evened out."""
+    return hashlib.blake2b(" ".join(text.split()).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def _refuse_conflicts(dataset: "Dataset", texts: list[str]) -> None:
+    seen: dict[str, tuple[str, str]] = {}
+    gold = gold_rows(dataset)
+    columns = [name for name in ("id", "label") if name in dataset.column_names]
+    for row, text, counts in zip(dataset.rows(columns), texts, gold):
+        if not counts:
+            continue
+        other, label = seen.setdefault(text_hash(text), (row["id"], row["label"]))
+        if label != row["label"]:
+            raise InputError(
+                "two rows with one text have different gold labels",
+                where=f"rows {other} and {row['id']}",
+                expected="one label for one text",
+                found=f"{label!r} and {row['label']!r}",
+                remedy="settle which is right, and drop or correct the other",
+            )
