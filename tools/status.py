@@ -48,6 +48,7 @@ def measured() -> dict[str, list[dict[str, Any]]]:
             if row["method"] in discovery.cards() and row["step"] == row.get("metric", content.get("metric")):
                 where = row.get("bed", content["benchmark"])
                 entry = {"where": where, "arm": row["arm"], **{name: row[name] for name in SHOWN}}
+                entry |= {"sets": row["sets"]} if "sets" in row else {}
                 found.setdefault(row["method"], []).append(entry)
     return {name: found[name] for name in sorted(found)}
 
@@ -69,8 +70,9 @@ def compute() -> dict[str, list[str]]:
 HEAD = """# What was measured
 
 Every committed comparison at equal total cost (`benchmarks/results/`, `make bench`), won, lost and undecided,
-method by method. Right of zero is better. A row speaks of its data and its model only. "Exploratory" rows were not
-declared before running; smallest detectable is the effect that the comparison would have found four times in five.
+method by method. Right of zero is better. A row speaks of its data and its model only, except where several sets
+stand in the column of the seeds: there sets are a random effect. "Exploratory" rows were not declared before
+running; smallest detectable is the effect that the comparison would have found four times in five.
 """
 
 
@@ -89,13 +91,37 @@ def page() -> str:
                 f"{row['difference']:+.4f}",
                 bounds,
                 "none" if least is None else f"{least:.4f}",
-                row["seeds"],
+                f"{row['seeds']} on {row['sets']} sets" if "sets" in row else row["seeds"],
                 verdict,
             )
             beds.setdefault(str(row["where"]), []).append(f"| {' | '.join(map(str, cells))} |")
     head = "| method | arm | against | difference | interval | smallest detectable | seeds | verdict |"
     parts = [f"\n## {bed}\n\n{head}\n|{'---|' * 8}\n" + "\n".join(rows) + "\n" for bed, rows in beds.items()]
-    return HEAD + "".join(parts)
+    return HEAD + "".join(parts) + _planted()
+
+
+PLANTED = """
+## Planted rows
+
+Rows of a known kind were hidden among ordinary ones; AUROC is the probability that a score ranks a hidden row
+beyond an ordinary one on the side it is meant to (0.5: it says nothing, below: it ranks them the wrong way round).
+
+| method | column | planted | meant to be | AUROC | interval | seconds |
+|---|---|---|---|---|---|---|
+"""
+
+
+def _planted() -> str:
+    """The committed tables of planted rows."""
+    lines = []
+    for file in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = content.get("planted", {}).get("lines", []) if isinstance(content, dict) else []
+        for row in found:
+            bounds = f"[{row['interval']['lo']:.2f}, {row['interval']['hi']:.2f}]"
+            cells = (f"`{row['method']}`", row["column"], row["planted"], row["wanted"], f"{row['auroc']:.2f}")
+            lines.append(f"| {' | '.join((*cells, bounds, str(row['seconds'])))} |")
+    return PLANTED + "\n".join(lines) + "\n" if lines else ""
 
 
 def main() -> int:

@@ -103,9 +103,10 @@ def _fared(measured: dict[str, list[dict[str, Any]]]) -> list[str]:
             interval = row["interval"]
             bounds = f" [{interval['lo']:+.4f}, {interval['hi']:+.4f}]" if interval else ""
             note = "" if row["primary"] else ", exploratory"
+            sets = f" on {row['sets']} sets" if "sets" in row else ""
             lines.append(
                 f"  {method} (arm {row['arm']} of {row['where']}) against {row['against']}: {row['verdict']}, "
-                f"{row['difference']:+.4f}{bounds}, {row['seeds']} seeds{note}"
+                f"{row['difference']:+.4f}{bounds}, {row['seeds']} seeds{sets}{note}"
             )
     return ["", "measured here (right of zero is better):", *lines] if lines else []
 
