@@ -127,3 +127,10 @@ def test_embeddings_are_fixed_size_lists():
     matrix = np.arange(20, dtype=np.float32).reshape(10, 2)
     data = Dataset.from_rows(ROWS).with_columns("e", [{"embedding": matrix}])
     assert np.array_equal(embedding_matrix(data.column("embedding")), matrix)
+
+
+def test_lists_of_nulls_alone_are_read_as_they_were():
+    rows = [{"id": f"r{i}", "votes": [None, None, None]} for i in range(5)]
+    data = Dataset.from_rows(rows)
+    assert list(data.rows()) == rows
+    assert list(data.keep(np.arange(5) > 2, "gone").rows()) == rows[3:]

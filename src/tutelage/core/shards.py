@@ -76,12 +76,14 @@ class Shard:
                 table = part.read(wanted)
                 found.update((name, table.column(name)) for name in wanted)
         # A column that this shard lacks (its rows never had it) reads as nulls of the dataset's type.
-        arrays = [
-            found[name].cast(schema.field(name).type)
-            if name in found
-            else pa.chunked_array([pa.nulls(self.rows, schema.field(name).type)])
-            for name in columns
-        ]
+        arrays = []
+        for name in columns:
+            kind = schema.field(name).type
+            column = found.get(name)
+            if column is None:
+                column = pa.chunked_array([pa.nulls(self.rows, kind)])
+            # A cast to the same type is not only idle: of lists that hold nulls alone it makes a broken array.
+            arrays.append(column if column.type == kind else column.cast(kind))
         return pa.table(arrays, names=list(columns))
 
 
