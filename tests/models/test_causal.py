@@ -221,6 +221,8 @@ def test_sampling_depends_on_seed_not_on_batch(model):
     one = model.generate(prompts, 8, temperature=1.5, seed=3, batch_size=1)
     four = model.generate(prompts, 8, temperature=1.5, seed=3, batch_size=4)
     assert [g.token_ids for g in one] == [g.token_ids for g in four]
+    own = model.generate(prompts[:1] * 3, 8, temperature=1.5, seed=[5, 6, 5])
+    assert own[0] == own[2] != own[1] == model.generate(prompts[:1], 8, temperature=1.5, seed=[6])[0]
     other = model.generate(prompts, 8, temperature=1.5, seed=4)
     assert [g.token_ids for g in one] != [g.token_ids for g in other]
 

@@ -118,6 +118,11 @@ def test_completions_send_the_prompt_as_it_is(server: Server) -> None:
     assert (path, body["prompt"], "seed" in body) == ("/v1/completions", "Once", True)
 
 
+def test_every_prompt_may_have_a_seed_of_its_own(server: Server) -> None:
+    client(server, concurrency=1).generate(["a", "b", "c"], temperature=1.0, seed=[7, 8, 7])
+    assert [body["seed"] for _, body, _ in server.requests] == [7, 8, 7]
+
+
 def echoing(_n: int, _path: str, body: dict[str, Any], _headers: dict[str, str]) -> tuple[int, dict, bytes]:
     """Tokens of three characters; token i has log-probability -i, and is the best one where i is even."""
     text = body["prompt"] + "!"

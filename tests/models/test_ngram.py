@@ -90,6 +90,8 @@ def test_generation_is_repeatable_and_stops() -> None:
     assert short.truncated and short.text == "two"
     sampled = [model.generate(["one"] * 8, temperature=2.0, seed=s) for s in (0, 0, 1)]
     assert sampled[0] == sampled[1] != sampled[2]
+    own = model.generate(["one"] * 3, temperature=2.0, seed=[5, 6, 5])
+    assert own[0] == own[2] and own[1] == model.generate(["one"], temperature=2.0, seed=[6])[0]
     assert model.meter.cost.generated_tokens > 0
 
 

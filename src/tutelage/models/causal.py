@@ -244,12 +244,13 @@ class CausalLM(Model):
         max_new_tokens: int = 64,
         temperature: float = 0.0,
         stop: Sequence[str] = (),
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         batch_size: int = 64,
         *,
         on_text: Callable[[str], None] | None = None,
     ) -> list[Generation]:
-        """One completion per prompt: greedy at temperature 0, else sampled with a generator per prompt.
+        """One completion per prompt: greedy at temperature 0, else sampled with a generator per prompt
+        (`seed`: one for all prompts and their places, or one for each prompt).
 
         Ends at EOS (or another end token of the generation configuration), at a `stop` string, which is not part
         of the text, or at the token limit (`truncated`). Raises ModelError for a prompt that does not fit.

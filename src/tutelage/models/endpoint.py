@@ -115,12 +115,12 @@ class EndpointLM(Model):
         max_new_tokens: int = 64,
         temperature: float = 0.0,
         stop: Sequence[str] = (),
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         batch_size: int = 16,
     ) -> list[Generation]:
         """One completion per prompt, `concurrency` requests at a time; `token_ids` are unknown and empty.
 
-        seed is sent along; the server decides what it means. `batch_size` changes nothing.
+        seed (one for all, or one per prompt) is sent along; the server decides what it means. `batch_size` changes nothing.
         """
         bodies = []
         for i, prompt in enumerate(as_texts(prompts, "prompts")):
@@ -128,7 +128,7 @@ class EndpointLM(Model):
             if stop:
                 body["stop"] = list(stop)
             if temperature > 0:
-                body["seed"] = (seed * 1_000_003 + i) % 2**31
+                body["seed"] = ((seed * 1_000_003 + i) if isinstance(seed, int) else seed[i]) % 2**31
             if self.api == "chat":
                 body["messages"] = list(getattr(prompt, "messages", ({"role": "user", "content": str(prompt)},)))
             else:

@@ -1,6 +1,7 @@
 """Batched generation with a key-value cache: left padding by lengths, greedy or sampled, stop strings.
 
-Each prompt draws from its own generator, seeded with (seed, index), so a completion does not depend on the batch.
+Each prompt draws from its own generator, seeded with (seed, index) or with a seed of its own, so a completion does
+not depend on the batch.
 What all prompts of a batch begin with (a system turn, worked examples) goes through the model once. Only the last
 state of each row is put through the head.
 """
@@ -38,7 +39,7 @@ def generate(
     limits: Limits,
     *,
     temperature: float,
-    seed: int,
+    seed: int | Sequence[int],
     batch_size: int,
     on_text: Callable[[str], None] | None = None,
 ) -> list[Generation]:
@@ -65,7 +66,7 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: -len(encoded[i]))
     for at in range(0, len(order), batch_size):
         chosen = order[at : at + batch_size]
-        seeds = [(seed * 1_000_003 + i) % 2**63 for i in chosen]
+        seeds = [seed_of(seed, i) for i in chosen]
         done = _batch(model, [encoded[i] for i in chosen], limits, temperature, seeds, stream)
         for i, generation in zip(chosen, done):
             found[i] = generation
@@ -73,6 +74,11 @@ def generate(
     if stream is not None:
         stream.finish(completions[0].text)
     return completions
+
+
+def seed_of(seed: int | Sequence[int], index: int) -> int:
+    """The seed of prompt `index`: its own, or one made of the common seed and its place."""
+    return ((seed * 1_000_003 + index) if isinstance(seed, int) else seed[index]) % 2**63
 
 
 def _stream(

@@ -161,13 +161,13 @@ class NGramLM(Model):
         max_new_tokens: int = 64,
         temperature: float = 0.0,
         stop: Sequence[str] = (),
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         batch_size: int = 16,
     ) -> list[Generation]:
         """One continuation per prompt; temperature 0 takes the likeliest token. `batch_size` changes nothing."""
         began, out = time.perf_counter(), []
         for i, prompt in enumerate(as_texts(prompts, "prompts")):
-            rng = np.random.default_rng([seed, i])
+            rng = np.random.default_rng([seed, i] if isinstance(seed, int) else seed[i])
             ids = self.tokenize([prompt])[0]
             out.append(self._continue(ids, max_new_tokens, temperature, stop, rng))
         spent = sum(len(one.token_ids) for one in out)
