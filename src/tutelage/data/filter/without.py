@@ -9,12 +9,12 @@ import numpy as np
 from tutelage.core.dataset import Dataset
 from tutelage.core.method import Inputs, Transform
 from tutelage.core.text.duplicates import shared_ids
+from tutelage.core.text.rows import text_rows
 
 CARD = {
     "name": "data.filter.without",
     "paper": {"title": "Common practice", "identifier": ""},
     "summary": "Drops the rows that another dataset holds, by id and optionally by text.",
-    "reads": [],
     "inputs": {"taken": "the rows to leave out"},
     "cost": "one look-up per row",
     "baseline": None,
@@ -33,10 +33,9 @@ class Without(Transform):
         taken = set(inputs["taken"].ids())
         reasons = {n: "without: taken" for n, identifier in enumerate(ids) if identifier in taken}
         if self.texts:
-            same = shared_ids(dataset, inputs["taken"])
-            reasons |= {
-                n: "without: text of a taken row" for n, one in enumerate(ids) if one in same and n not in reasons
-            }
+            same = set(shared_ids(text_rows(dataset), text_rows(inputs["taken"])))
+            copies = (n for n, one in enumerate(ids) if one in same and n not in reasons)
+            reasons |= dict.fromkeys(copies, "without: text of a taken row")
         keep = np.ones(len(ids), dtype=bool)
         keep[list(reasons)] = False
         return dataset.keep(
