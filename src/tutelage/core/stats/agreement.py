@@ -2,8 +2,8 @@
 
 - Cohen's kappa of two annotators over the items that both labelled: (p_o - p_e) / (1 - p_e), with p_o the share of
   equal labels and p_e = sum_c share_a(c) share_b(c).
-- Krippendorff's alpha (nominal) of any number of annotators with gaps: 1 - D_o / D_e over the pairable values, those
-  of items with at least two. With m_u values in item u and n_uc of class c: n = sum m_u,
+- Krippendorff's alpha (nominal) of any number of annotators with gaps: 1 - D_o / D_e over the pairable values,
+  those of items with at least two. With m_u values in item u and n_uc of class c: n = sum m_u,
   D_o = (1/n) sum_u sum_c n_uc (m_u - n_uc) / (m_u - 1) and D_e = sum_c n_c (n - n_c) / (n (n - 1)).
 
 Both are undefined, and None here, when there is nothing to compare or when only one class was ever used: then

@@ -1,63 +1,83 @@
-"""How far annotators agree beyond chance, for classes without an order.
+"""Two sets of labels of the same items as a table of counts, and the measures of agreement read off it.
 
-- Cohen's kappa of two annotators over the items that both labelled: (p_o - p_e) / (1 - p_e), with p_o the share of
-  equal labels and p_e = sum_c share_a(c) share_b(c).
-- Krippendorff's alpha (nominal) of any number of annotators with gaps: 1 - D_o / D_e over the pairable values,
-  those of items with at least two. With m_u values in item u and n_uc of class c: n = sum m_u,
-  D_o = (1/n) sum_u sum_c n_uc (m_u - n_uc) / (m_u - 1) and D_e = sum_c n_c (n - n_c) / (n (n - 1)).
-
-Both are undefined, and None here, when there is nothing to compare or when only one class was ever used: then
-chance alone agrees always. The raw share of agreement is what remains to be told.
+With counts n_kl of items that one side calls k and the other l (n in all), p_o = sum_k n_kk / n,
+p_e = sum_k n_k. n_.k / n^2: accuracy is p_o, Cohen's kappa (p_o - p_e) / (1 - p_e), undefined (NaN) where p_e = 1,
+and F1 of class k is 2 n_kk / (n_k. + n_.k), macro F1 its mean over the classes that either side uses. The kappa of
+one class is that of the labels "k" and "not k".
 """
 
-from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable
 
-from tutelage.core.errors import InputError
+import numpy as np
+from scipy import stats
 
-
-def raw_agreement(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
-    """Share of equal labels of two annotators over the same items; None without items."""
-    _same_length(first, second)
-    return sum(a == b for a, b in zip(first, second)) / len(first) if first else None
+from tutelage.core.stats.clusters import cluster_design
+from tutelage.core.stats.intervals import resamples
 
 
-def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
-    """Kappa of two annotators' labels over the same items, in one order; None where it is undefined."""
-    observed = raw_agreement(first, second)
-    if observed is None:
-        return None
-    n = len(first)
-    a, b = Counter(first), Counter(second)
-    # Counted in whole numbers, so that chance agreement of 1 is recognised exactly.
-    by_chance = sum(a[label] * b[label] for label in a)
-    if by_chance == n * n:
-        return None
-    expected = by_chance / (n * n)
-    return (observed - expected) / (1 - expected)
+def counts_table(first: np.ndarray, second: np.ndarray, classes: int) -> np.ndarray:
+    """[C, C] float64 counts of class indices `first` [n] (rows) and `second` [n] (columns)."""
+    flat = np.bincount(first * classes + second, minlength=classes * classes)
+    return flat.reshape(classes, classes).astype(float)
 
 
-def krippendorff_alpha(units: Iterable[Sequence[Hashable]]) -> float | None:
-    """Nominal alpha of the labels of each item (a sequence per item, gaps left out); None where undefined."""
-    pairable = [Counter(unit) for unit in units if len(unit) > 1]
-    totals: Counter[Hashable] = Counter()
-    disagreement = 0.0
-    for counts in pairable:
-        m = counts.total()
-        totals.update(counts)
-        disagreement += sum(count * (m - count) for count in counts.values()) / (m - 1)
-    n = totals.total()
-    by_chance = sum(count * (n - count) for count in totals.values())
-    if not by_chance:
-        return None
-    return 1 - (disagreement / n) / (by_chance / (n * (n - 1)))
+def accuracy(table: np.ndarray) -> float:
+    """Share on the diagonal of a table of counts [C, C]."""
+    return float(np.trace(table) / table.sum())
 
 
-def _same_length(first: Sequence[Hashable], second: Sequence[Hashable]) -> None:
-    if len(first) != len(second):
-        raise InputError(
-            "two annotators' labels are not over the same items",
-            expected=f"{len(first)} labels",
-            found=len(second),
-            remedy="compare the items that both labelled",
-        )
+def kappa(table: np.ndarray) -> float:
+    """Cohen's kappa of a table of counts [C, C]; NaN where both sides use one and the same class only."""
+    total = table.sum()
+    expected = float(table.sum(0) @ table.sum(1) / total**2)
+    # Of whole counts: exactly 1 when there is one class, and never nearly 1 otherwise.
+    return float("nan") if expected == 1.0 else (accuracy(table) - expected) / (1.0 - expected)
+
+
+def class_kappa(table: np.ndarray) -> np.ndarray:
+    """[..., C] kappa of each class against all others for tables [..., C, C]; NaN where both sides call every item
+    k, or none."""
+    total = table.sum((-2, -1))[..., None]
+    hit, rows, columns = np.diagonal(table, axis1=-2, axis2=-1), table.sum(-1), table.sum(-2)
+    observed = (total - rows - columns + 2 * hit) / total
+    expected = (rows * columns + (total - rows) * (total - columns)) / total**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(expected == 1.0, np.nan, (observed - expected) / (1.0 - expected))
+
+
+def class_f1(table: np.ndarray) -> np.ndarray:
+    """[C] F1 of each class; NaN for a class that neither side uses."""
+    used = table.sum(0) + table.sum(1)
+    return np.where(used > 0, 2 * np.diagonal(table) / np.maximum(used, 1), np.nan)
+
+
+def macro_f1(table: np.ndarray, classes: int | None = None) -> float:
+    """Mean F1 over the classes that either side uses, of the first `classes` (all by default); NaN without any."""
+    scores = class_f1(table)[:classes]
+    known = scores[np.isfinite(scores)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def bootstrap_tables(
+    first: np.ndarray, second: np.ndarray, classes: int, clusters: np.ndarray, draws: int, seed: int
+) -> list[np.ndarray]:
+    """Tables of `draws` resamples of whole clusters ([n] labels; distinct ones: single items)."""
+    design = cluster_design(clusters, len(first))
+    return [counts_table(first[rows], second[rows], classes) for rows in resamples(design, draws, seed)]
+
+
+def percentiles(
+    tables: list[np.ndarray], measure: Callable[[np.ndarray], float], level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of a measure over resampled tables; (NaN, NaN) unless it exists on nine in ten."""
+    values = np.array([measure(table) for table in tables])
+    usable = values[np.isfinite(values)]
+    if len(usable) < 0.9 * len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def lower_bound(successes: int, n: int, level: float = 0.95) -> float:
+    """One-sided Clopper-Pearson lower bound of a proportion; 0 without a success."""
+    return float(stats.beta.ppf(1 - level, successes, n - successes + 1)) if successes else 0.0
