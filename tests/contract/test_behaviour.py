@@ -48,6 +48,7 @@ def make_rows(count=24, seed=0):
                 "kind": "text",
                 "label": ("a", "b")[number % 2],
                 "teacher_label": ("a", "b")[number % 3 % 2],
+                "label_2": ("a", "b")[number % 5 % 2],
                 "inclusion": 1.0,
                 "score": float(rng.normal()),
                 "influence": float(rng.normal()),
@@ -71,6 +72,7 @@ def make_rows(count=24, seed=0):
                 "n_samples": 8,
                 "checks": [{"kind": "max_words", "n": 20}],
                 "type": "mc",
+                "correct": number % 2 == 0,
             }
         )
     return rows
@@ -93,6 +95,8 @@ def inputs(data, model):
     # What is reported on shares no text with what anything is fitted or guided by.
     apart = Dataset.from_rows(make_rows(12, seed=1))
     given = {"model": model, "base": model, "teacher": model, "judge": model, "evaluation": apart, "seed": 0}
+    given |= {"writer": model, "encoder": model, "protected": apart, "classifier": None}
+    given["labels"] = Dataset.from_rows([{"label": "a", "description": "first"}, {"label": "b"}])
     # The same rows, each time with other losses.
     losses = [Dataset.from_rows(make_rows(seed=seed)) for seed in (2, 3, 4)]
     measured = discovery.build("evaluation.bits_per_byte").evaluate(model, data, {})
@@ -152,6 +156,8 @@ def fields_for(name):
         chosen = {"column": "group", "skills": [f"group-{i}" for i in range(6)]}
     if name == "evaluation.dsl":
         chosen = {"positive": "a", "splits": 2}
+    if name == "evaluation.screening":
+        chosen = {"column": "score", "positive": "a", "recall": 0.5}
     if name == "evaluation.lm_eval_task":
         chosen = {"path": "task.yaml", "project": str(TOY)}
     return chosen
