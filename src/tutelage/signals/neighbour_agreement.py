@@ -50,7 +50,7 @@ def neighbours(vectors: np.ndarray, k: int) -> np.ndarray:
 
 
 def agreement(labels: np.ndarray, near: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(most frequent of `labels` [n] among the neighbours `near` [n, k], its share), [n] each; ties: the lowest."""
+    """(most frequent of `labels` [n] among the neighbours `near` [n, k], share), [n] each; ties: the first."""
     rows = np.repeat(np.arange(len(near)), near.shape[1])
     counts = np.bincount(rows * classes + labels[near].ravel(), minlength=len(near) * classes)
     counts = counts.reshape(len(near), classes)
