@@ -76,7 +76,8 @@ def test_probabilities_unscored_rows_and_clusters():
     by_list = screen(rows, column="teacher_probs")
     assert by_list.estimate == screen(rows).estimate
     unscored = [{**row, "score": None} if row["label"] == "yes" else row for row in rows]
-    assert screen(unscored).estimate == 1.0
+    found = screen(unscored)
+    assert found.estimate == 1.0 and found.extra["effort_saved"] > 0.6
     groups = [f"g{i % 100}" for i in range(1200)]
     together = screen(scored(group=groups))
     chosen = uniform(0, [f"in g{i}" for i in range(100)]) < 0.5
