@@ -44,7 +44,7 @@ class Lora(Adapter):
 
         from tutelage.models.peft_io import frozen_view
 
-        base = base_of(models, self.name)
+        base = base_of(models, self.name, ("causal", "encoder"))
         if hasattr(base.module, "peft_config"):
             raise ConfigError(
                 "the model has an adapter already",
@@ -53,7 +53,7 @@ class Lora(Adapter):
                 remedy="merge it first (adapters.merge), or train that adapter on",
             )
         config = LoraConfig(
-            task_type="CAUSAL_LM",
+            task_type="CAUSAL_LM" if base.kind == "causal" else "FEATURE_EXTRACTION",
             r=self.rank,
             lora_alpha=self.alpha,  # type: ignore[arg-type]
             lora_dropout=self.dropout,

@@ -174,6 +174,10 @@ class Objective(Method):
     kind = "Objective"
     # All documents of a row belong to one optimiser step (the completions of one prompt).
     whole_rows: ClassVar[bool] = False
+    # With `whole_rows`: they are computed together too, side by side in one micro-batch (the two texts of a pair).
+    joint_rows: ClassVar[bool] = False
+    # Kinds of models that it can train.
+    trains: ClassVar[tuple[str, ...]] = ("causal",)
     # A step without anything to learn from is skipped and counted instead of being an error.
     skips_empty_steps: ClassVar[bool] = False
 

@@ -132,12 +132,10 @@ class CausalLM(Model):
         vocabulary = sorted(self.tokenizer.get_vocab().items()) if backend is None else backend.to_str()
         digest.update(str(vocabulary).encode())
         settings: list[Any] = [
-            _settled(self.base_module.config.to_dict()),
+            peft_io.settled(self.base_module.config.to_dict()),
             self.template.source if self.template else None,
         ]
-        # An adapter's scale is in its configuration alone: equal weights with another alpha are another model.
-        adapters = getattr(self.module, "peft_config", {})
-        settings += [[name, _settled(config.to_dict())] for name, config in sorted(adapters.items())]
+        settings += peft_io.adapter_facts(self.module)
         settings += [self.own_code] if self.own_code else []
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
         return digest.hexdigest(length=16)
@@ -323,28 +321,3 @@ class CausalLM(Model):
     def save(self, path: str | Path) -> Path:
         """`save_pretrained` layout: safetensors, tokenizer, chat_template.jinja; an adapter in the PEFT layout."""
         return peft_io.save(self, Path(path))
-
-
-# What a configuration says about where a model came from and how it is run, not about what it computes.
-_PASSING = {
-    "architectures",
-    "auto_mapping",
-    "base_model_name_or_path",
-    "dtype",
-    "inference_mode",
-    "peft_version",
-    "revision",
-    "task_type",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-}
-
-
-def _settled(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without what does not change outputs; sets in order."""
-    return {
-        str(key): sorted(map(str, value)) if isinstance(value, set | frozenset) else value
-        for key, value in config.items()
-        if key not in _PASSING and not str(key).startswith("_")
-    }

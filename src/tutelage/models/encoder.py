@@ -5,6 +5,7 @@ as sentence encoders are trained), taken in float32 and scaled to length 1. Text
 are batched, so little is computed for padding; the order of the output is that of the input.
 """
 
+import copy
 import json
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,8 @@ from tutelage.core.errors import ModelError, suggest
 from tutelage.core.meter import Meter
 from tutelage.models.device import bf16_is_faster, choose_device
 from tutelage.models.own_code import own_code
-from tutelage.models.peft_io import quiet
+from tutelage.models.packing import Isolation, TokenBatch
+from tutelage.models.peft_io import adapter_facts, frozen_view, put_adapter, quiet
 from tutelage.models.seam import Model, as_texts, saving
 
 # bfloat16 is taken only if it moves no probe text by more than this (cosine with the float32 vector).
@@ -44,6 +46,8 @@ class Encoder(Model):
     """
 
     kind = "encoder"
+    # Encoders have no mask for packs: a text per row.
+    isolation: Isolation = "padding"
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class Encoder(Model):
         positions = int(getattr(self.config, "max_position_embeddings", None) or 512)
         limit = min(positions, int(tokenizer.model_max_length))
         self.max_length = min(max_length or limit, limit)
+        self.pad_id = int(tokenizer.pad_token_id or 0)
         self.half = False
         if precision not in PRECISIONS:
             raise ModelError(f"there is no precision {precision!r}", remedy=suggest(precision, PRECISIONS))
@@ -121,12 +126,21 @@ class Encoder(Model):
     # -- what it is ---------------------------------------------------------------------------------------
 
     @property
+    def base_module(self) -> Any:
+        """The transformers model below a PEFT wrapper (adapters act in place), or the module itself."""
+        return self.module.get_base_model() if hasattr(self.module, "get_base_model") else self.module
+
+    @property
     def config(self) -> Any:
-        return self.module.config
+        return self.base_module.config
 
     @property
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.base_module.get_input_embeddings().weight.dtype
 
     @property
     def width(self) -> int:
@@ -146,7 +160,7 @@ class Encoder(Model):
 
     @property
     def own_code(self) -> dict[str, str]:
-        return own_code(self.module)
+        return own_code(self.base_module)
 
     @property
     def fingerprint(self) -> str:
@@ -157,6 +171,8 @@ class Encoder(Model):
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
         digest.update("".join(self.own_code.values()).encode())
+        adapters = adapter_facts(self.module)
+        digest.update(json.dumps(adapters, sort_keys=True, default=str).encode() if adapters else b"")
         return digest.hexdigest(length=16)
 
     # -- tokens and vectors -------------------------------------------------------------------------------
@@ -198,8 +214,34 @@ class Encoder(Model):
                     found[i] = states[row][mask[row] & ~special[row]].cpu().numpy()
             yield from (found[i] for i in range(len(part)))
 
+    # -- for training -------------------------------------------------------------------------------------
+
+    def final_hidden(self, batch: TokenBatch) -> torch.Tensor:
+        """[B, T, d]: the last layer's states of a batch with one document per row; differentiable."""
+        self.meter.add(forward_flops=2.0 * self.active_params * batch.n_tokens)
+        mask = (batch.segment_ids >= 0).long()
+        return self.module(input_ids=batch.input_ids, attention_mask=mask).last_hidden_state
+
+    def copy(self) -> "Encoder":
+        """An independent copy of the weights; the tokenizer is shared."""
+        return self.around(copy.deepcopy(self.module))
+
+    def around(self, module: nn.Module, name: str | None = None) -> "Encoder":
+        """The same tokenizer, cut-off length and arithmetic around another module of the same architecture."""
+        precision = "bfloat16" if self.half else "float32"
+        return Encoder(
+            module, self.tokenizer, name=name or self.name, max_length=self.max_length, precision=precision
+        )
+
+    def with_adapter(self, path: str | Path) -> "Encoder":
+        """This encoder with the PEFT adapter of folder `path`, sharing the base's memory; raises ModelError."""
+        return self.around(put_adapter(frozen_view(self.module), Path(path)), name=Path(path).name)
+
+    # -- saving -------------------------------------------------------------------------------------------
+
     def save(self, path: str | Path) -> Path:
-        """`save_pretrained` layout with `sentence_bert_config.json` holding the cut-off length.
+        """`save_pretrained` layout with `sentence_bert_config.json` holding the cut-off length; an adapter in the
+        PEFT layout.
 
         Raises StoreError when the place cannot be written.
         """

@@ -122,9 +122,10 @@ def load_folder(
     if not own and not any("CausalLM" in a or "LMHead" in a for a in config.architectures or []):
         from tutelage.models.encoder import Encoder
 
-        if adapter is not None:
-            raise ModelError("an adapter goes on a causal language model", where=folder, found=config.model_type)
-        return Encoder.load(folder, device=device, precision=dtype, name=name, allow_remote_code=allow_remote_code)
+        encoder = Encoder.load(
+            folder, device=device, precision=dtype, name=name, allow_remote_code=allow_remote_code
+        )
+        return encoder if adapter is None else encoder.with_adapter(adapter)
     try:
         tokenizer = folder_tokenizer(folder, allow_remote_code)
     except (OSError, ValueError, KeyError) as error:

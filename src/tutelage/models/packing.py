@@ -8,6 +8,7 @@ the first token of each is never trained. Isolation is per-document attention (`
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -127,17 +128,27 @@ def pack(
     rows: int = 1,
     pad_id: int = 0,
     isolation: Isolation = "documents",
+    together: Sequence[int] | None = None,
 ) -> list[TokenBatch]:
-    """Batches of `rows` packs of at most `max_length` tokens; with `isolation="padding"` one document per row."""
+    """Batches of `rows` packs of at most `max_length` tokens; with `isolation="padding"` one document per row.
+
+    `together`: sizes of groups of consecutive documents that share a batch, where they stand side by side in their
+    order (by default every document is alone). A group of more than `rows` padded documents is a batch of its own.
+    """
+    ends = list(accumulate([1] * len(documents) if together is None else together))
+    groups = [documents[end - size : end] for end, size in zip(ends, [b - a for a, b in pairwise([0, *ends])])]
     if isolation == "padding":
-        order = sorted(range(len(documents)), key=lambda i: (-len(documents[i]), i))
-        bins = [[i] for i in order]
+        order = sorted(range(len(groups)), key=lambda i: (-max(len(d) for d in groups[i]), i))
+        batches: list[list[Sequence[Encoded]]] = []
+        for i in order:
+            if not batches or len(batches[-1]) + len(groups[i]) > rows:
+                batches.append([])
+            batches[-1] += [[document] for document in groups[i]]
     else:
-        bins = best_fit([len(d) for d in documents], max_length)
-    return [
-        collate([[documents[i] for i in b] for b in bins[at : at + rows]], pad_id=pad_id)
-        for at in range(0, len(bins), rows)
-    ]
+        bins = best_fit([sum(len(d) for d in group) for group in groups], max_length)
+        packs = [[document for i in b for document in groups[i]] for b in bins]
+        batches = [list(packs[at : at + rows]) for at in range(0, len(packs), rows)]
+    return [collate(batch, pad_id=pad_id) for batch in batches]
 
 
 def collate(packs: Sequence[Sequence[Encoded]], *, pad_id: int = 0, side: str = "right") -> TokenBatch:

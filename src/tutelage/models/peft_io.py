@@ -22,11 +22,43 @@ if TYPE_CHECKING:
     from tutelage.models.causal import CausalLM
 
 WEIGHTS = "adapter_model.safetensors"
+# The part of a classifier's module that is trained beside an adapter.
+HEAD = "classifier_head"
+# What a configuration says about where a model came from and how it is run, not about what it computes.
+_PASSING = {
+    "architectures",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "dtype",
+    "inference_mode",
+    "peft_version",
+    "revision",
+    "task_type",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
 
 
 def is_adapted(module: nn.Module) -> bool:
     """Whether a module is a PEFT model."""
     return hasattr(module, "get_base_model")
+
+
+def settled(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what does not change outputs; sets in order."""
+    return {
+        str(key): sorted(map(str, value)) if isinstance(value, set | frozenset) else value
+        for key, value in config.items()
+        if key not in _PASSING and not str(key).startswith("_")
+    }
+
+
+def adapter_facts(module: nn.Module) -> list[Any]:
+    """Name and configuration of each adapter: its scale is in its configuration alone, so equal weights with
+    another alpha are another model."""
+    adapters: dict[str, Any] = getattr(module, "peft_config", {})
+    return [[name, settled(config.to_dict())] for name, config in sorted(adapters.items())]
 
 
 def frozen_view(module: Any) -> Any:

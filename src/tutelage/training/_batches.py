@@ -8,6 +8,7 @@ the budget ends is a document cut: its rest is discarded, since no step comes af
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +29,7 @@ class Step:
     """The documents of one optimiser step, the rows they come from (in order, once each), rows used up, tokens.
 
     `last`: the tokens that were left are used up, or what they would hold of the next document trains nothing.
+    `sizes`: how many documents each draw gave, where the objective computes those of a row together.
     """
 
     documents: tuple[Encoded, ...]
@@ -35,6 +37,7 @@ class Step:
     rows: int
     tokens: int
     last: bool
+    sizes: tuple[int, ...] | None = None
 
 
 class RandomAccess:
@@ -92,11 +95,13 @@ class Batches:
         row may pass `most`.
         """
         documents: list[Encoded] = []
+        sizes: list[int] = []
         total = finished = 0
         nothing_fits = False
         while total < tokens and not nothing_fits and (rows is None or finished < rows):
             if not self._waiting:
                 self._draw()
+            sizes.append(len(self._waiting))
             while self._waiting and (total < tokens or self._objective.whole_rows):
                 document = self._waiting.popleft()
                 if most is not None and total + len(document) > most and not self._objective.whole_rows:
@@ -109,7 +114,8 @@ class Batches:
             finished += not self._waiting and not nothing_fits
         ids = dict.fromkeys(document.example_id for document in documents)
         last = nothing_fits or (most is not None and total >= most)
-        return Step(tuple(documents), tuple(ids), finished, total, last)
+        joint = tuple(sizes) if self._objective.joint_rows else None
+        return Step(tuple(documents), tuple(ids), finished, total, last, joint)
 
     def _draw(self) -> None:
         """Encode the next row that gives at least one document."""
@@ -145,11 +151,19 @@ class Batches:
 
     def micro_batches(self, step: Step, micro_tokens: int) -> list[TokenBatch]:
         """The step's documents as packs of at most `micro_tokens` tokens (or one longer document)."""
-        longest = max(len(document) for document in step.documents)
-        size = max(micro_tokens, longest)
+        lengths = [len(document) for document in step.documents]
+        longest = max(lengths)
         isolation = self._model.isolation
-        rows = max(1, size // longest) if isolation == "padding" else 1
-        return pack(step.documents, size, rows=rows, pad_id=self._model.pad_id, isolation=isolation)
+        if isolation == "padding":
+            size = max(micro_tokens, longest)
+            rows = max(1, size // longest)
+        else:
+            given = iter(lengths)
+            size = max(micro_tokens, *(sum(islice(given, n)) for n in step.sizes or [1] * len(lengths)))
+            rows = 1
+        return pack(
+            step.documents, size, rows=rows, pad_id=self._model.pad_id, isolation=isolation, together=step.sizes
+        )
 
     def state_dict(self) -> dict[str, Any]:
         waiting = [[d.ids, d.trained, d.example_id, d.weights, d.columns] for d in self._waiting]

@@ -5,15 +5,19 @@ from typing import Any
 
 from torch import nn
 
+from tutelage.models.peft_io import HEAD
+
 
 def trainable_copy(model: Any) -> Any:
-    """A `CausalLM` like `model` whose trainable weights are its own and whose frozen weights share memory with it.
+    """A model like `model` whose trainable weights are its own and whose frozen weights share memory with it.
 
-    Where an adapter is on the model, its weights are trained alone; without one, all weights are.
+    Where an adapter is on the model, its weights (and those of a classifier's head) are trained alone; without
+    one, all weights are.
     """
     # PEFT names its weights after their kind; an adapter loaded for use is marked as frozen, so flags say nothing.
-    adapted = hasattr(model.module, "peft_config")
-    marks = (model.module.base_model.prefix, ".modules_to_save.") if adapted else ()
+    adapter: Any = next((m for m in model.module.modules() if hasattr(m, "peft_config")), None)
+    adapted = adapter is not None
+    marks = (adapter.base_model.prefix, ".modules_to_save.", f"{HEAD}.") if adapted else ()
     memo: dict[int, Any] = {}
     for name, parameter in model.module.named_parameters():
         trained = any(mark in name for mark in marks) if adapted else True

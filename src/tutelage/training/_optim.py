@@ -125,7 +125,7 @@ def backward_flops(model: Any, recomputed: bool) -> float:
     """FLOPs per token of the backward pass: 2 P for activations, 2 P_trained for weights, 2 P more when the
     forward pass is made again (gradient checkpointing)."""
     tables = {id(m.weight) for m in model.base_module.modules() if isinstance(m, nn.Embedding)}
-    head = model.base_module.get_output_embeddings().weight
+    head = getattr(model.base_module.get_output_embeddings(), "weight", None)
     trained = sum(
         p.numel() for p in model.module.parameters() if p.requires_grad and (id(p) not in tables or p is head)
     )

@@ -126,13 +126,21 @@ class Fit(Method):
 
         given = dict(inputs or {})
         seed = int(given.get("seed", self.seed))
-        if getattr(model, "kind", "") != "causal":
+        if not hasattr(model, "base_module"):
             raise ConfigError(
                 "this model cannot be trained",
                 where=getattr(model, "name", "model"),
-                expected="a causal language model with weights",
+                expected="a causal language model, an encoder or a classifier on one, with weights",
                 found=f"kind {getattr(model, 'kind', type(model).__name__)}",
                 remedy="load a model folder",
+            )
+        if model.kind not in self.objective.trains:  # type: ignore[attr-defined]
+            raise ConfigError(
+                "this objective trains models of another kind",
+                where=f"objective {self.objective.name}",
+                expected=" or ".join(self.objective.trains),  # type: ignore[attr-defined]
+                found=f"kind {model.kind} ({model.name})",
+                remedy="choose an objective for this kind of model (`tutelage methods`)",
             )
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         identity = "" if folder is None else f"{self.config_hash()}/{seed}/{dataset.hash}/{model.fingerprint}"

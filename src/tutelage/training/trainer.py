@@ -51,7 +51,8 @@ def fit(
     progress: bool | None = None,
     on_event: Listener | None = None,
 ) -> Fit:
-    """Train `model` (a `CausalLM`) in place on rows of `dataset` until the first limit of `budget` is reached.
+    """Train `model` (a model with weights) in place on rows of `dataset` until the first limit of `budget` is
+    reached.
 
     A token budget is met to the token, a FLOP budget to the cost of one token: the last document is cut where the
     budget ends, and left out when what fits of it trains nothing (a prompt without its response). An objective

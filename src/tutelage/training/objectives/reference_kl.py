@@ -82,6 +82,7 @@ class Running:
         self.method, self.inner, self.reference = method, inner, reference
         self.name = method.name
         self.whole_rows, self.skips_empty_steps = inner.whole_rows, inner.skips_empty_steps
+        self.joint_rows = inner.joint_rows
         self._model = ""
 
     def encode(self, row: Mapping[str, Any], model: Any, max_length: int) -> Any:
