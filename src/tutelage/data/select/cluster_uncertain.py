@@ -34,6 +34,8 @@ CARD = {
     "version": 1,
 }
 
+ROUNDING = 1e-5
+
 
 def seeding(
     errors: np.ndarray, vectors: np.ndarray, count: int, rng: np.random.Generator
@@ -43,17 +45,18 @@ def seeding(
     Ends after `count` rows, or where no distance is left.
     """
     squares = (errors**2).sum(axis=1) * (vectors**2).sum(axis=1)
-    least = 1e-9 * max(float(squares.max()), 1e-30)
     nearest = np.full(len(squares), np.inf)
     chosen: list[int] = []
     following = int(squares.argmax())
     while True:
         chosen.append(following)
         product = (errors @ errors[following]) * (vectors @ vectors[following])
-        nearest = np.minimum(nearest, np.maximum(squares + squares[following] - 2.0 * product, 0.0))
+        sums = squares + squares[following]
+        here = sums - 2.0 * product
+        # What rounding in single precision leaves of the distance between equal gradients is none.
+        here[here <= ROUNDING * sums] = 0.0
+        nearest = np.minimum(nearest, here)
         nearest[chosen] = 0.0
-        # What rounding leaves of the distance between equal gradients is none.
-        nearest[nearest <= least] = 0.0
         if len(chosen) == count or not nearest.any():
             return np.array(chosen, dtype=np.int64), nearest
         total = np.cumsum(nearest)
