@@ -12,7 +12,7 @@ from tutelage.signals.neighbour_agreement import NeighbourAgreement, agreement, 
 PROOF = {"signals.neighbour_agreement": ["consistent", "verified"]}
 MUTATIONS = [
     ("src/tutelage/signals/neighbour_agreement.py", "block[rows, at + rows] = -np.inf", "pass"),
-    ("src/tutelage/signals/neighbour_agreement.py", "np.argpartition(-block", "np.argpartition(block"),
+    ("src/tutelage/signals/neighbour_agreement.py", "axis=1)[:, -k:]", "axis=1)[:, :k]"),
     ("src/tutelage/signals/neighbour_agreement.py", "block[rows, at + rows]", "block[rows, rows]"),
     ("src/tutelage/signals/neighbour_agreement.py", "vectors = vectors / np.max", "vectors / np.max"),
     ("src/tutelage/signals/neighbour_agreement.py", "[: self.sample])", ")"),

@@ -45,7 +45,7 @@ def neighbours(vectors: np.ndarray, k: int) -> np.ndarray:
         block = vectors[at : at + step] @ vectors.T
         rows = np.arange(len(block))
         block[rows, at + rows] = -np.inf
-        found[at : at + step] = np.argpartition(-block, k - 1, axis=1)[:, :k]
+        found[at : at + step] = np.argpartition(block, len(vectors) - k, axis=1)[:, -k:]
     return found
 
 
