@@ -108,7 +108,7 @@ def arm_contexts(recipe: Recipe, graph: Graph, arm: str) -> Iterator[tuple[list[
     training, unit = last_training(graph, metric), AXIS_UNIT[recipe.compare.at]
     fixed = fixed_steps(recipe, graph, metric)
     budgets: dict[str, BudgetRule] = {}
-    if training is not None and unit is not None:
+    if training is not None and unit in Budget.model_fields:
         graphs = {name: build_graph(recipe, name) for name in all_arms(recipe)}
         if recipe.compare.budget is not None:
             total = float(getattr(recipe.compare.budget, unit))
@@ -212,8 +212,9 @@ class _Runner:
             overrides = facts.pop("overrides")
         training = last_training(graph, self.metric)
         budgets: dict[str, BudgetRule] = {}
-        if training is not None and self.unit is not None and (self.total is not None or not is_reference):
-            budgets = {training: lambda upstream, share: self._left(upstream, share, name)}
+        taken_up = training is not None and self.unit in Budget.model_fields
+        if taken_up and (self.total is not None or not is_reference):
+            budgets = {str(training): lambda upstream, share: self._left(upstream, share, name)}
         runs: list[dict[str, Value]] = []
         for seed in seeds:
             context = Context(arm=name, seed=seed, budgets=budgets, fixed=fixed, overrides=overrides)

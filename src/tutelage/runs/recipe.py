@@ -13,11 +13,12 @@ from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_vali
 
 from tutelage.core.errors import ConfigError
 from tutelage.core.records import Budget, Record
+from tutelage.models.endpoint_options import EndpointOptions
 from tutelage.runs import _yaml
 from tutelage.runs._overrides import override
 from tutelage.runs._recipe_errors import place, recipe_error
 
-Axis = Literal["equal_total_flops", "equal_tokens", "equal_seconds", "none"]
+Axis = Literal["equal_total_flops", "equal_tokens", "equal_seconds", "equal_labels", "none"]
 RESERVED = ("name", "use", "from", "model", "inputs", "evaluators", "foreach", "to", "at")
 
 
@@ -49,7 +50,8 @@ class Source(_Strict):
 class ModelSpec(_Strict):
     """A model to load: a folder, packaged name, hub name or endpoint, as `models.load.load_model` takes it.
 
-    For an endpoint `model` is its name there and `key_env` the environment variable that holds the key.
+    For an endpoint `model` is its name there, `key_env` the environment variable that holds the key, and
+    `endpoint` how it is asked: budget, prices, max_spend, concurrency, timeout, api.
     `allow_remote_code` permits code that comes with the model, here and in models trained from it, to run.
     """
 
@@ -59,6 +61,7 @@ class ModelSpec(_Strict):
     dtype: str = "auto"
     model: str | None = None
     key_env: str | None = None
+    endpoint: EndpointOptions | None = None
     allow_remote_code: bool = False
 
 
@@ -180,8 +183,9 @@ class Compare(_Strict):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds must differ")
         axis = AXIS_UNIT[self.at]
-        if self.budget is not None and (axis is None or getattr(self.budget, axis) is None):
-            raise ValueError(f"with at: {self.at} the budget is given in {axis or 'no unit at all: leave it out'}")
+        if self.budget is not None and getattr(self.budget, str(axis), None) is None:
+            unit = axis if axis in Budget.model_fields else "no unit at all: leave it out"
+            raise ValueError(f"with at: {self.at} the budget is given in {unit}")
         return self
 
 
@@ -189,6 +193,8 @@ AXIS_UNIT: dict[str, str | None] = {
     "equal_total_flops": "flops",
     "equal_tokens": "tokens",
     "equal_seconds": "seconds",
+    # What is asked of people: no training takes it up, so every arm must spend as much by itself.
+    "equal_labels": "labels",
     "none": None,
 }
 
