@@ -15,8 +15,12 @@ import pytest
 
 from tutelage.core.errors import ConfigError, EndpointError, TutelageError
 from tutelage.core.records import Budget
-from tutelage.models.endpoint import EndpointLM, served_model
+from tutelage.models import transport
+from tutelage.models.endpoint import BudgetSpent, EndpointLM, served_model
+from tutelage.models.endpoint_options import Prices
 from tutelage.models.load import load_model
+from tutelage.models.seam import Generation
+from tutelage.models.transport import StatusError
 
 MUTATIONS = [
     ("src/tutelage/models/transport.py", "if not location or not same:", "if not location:"),
@@ -24,6 +28,19 @@ MUTATIONS = [
     ("src/tutelage/models/transport.py", "if size > self.max_bytes:", "if size > 2**40:"),
     ("src/tutelage/models/endpoint.py", 'if token["end"] > len(context)', 'if token["start"] >= len(context)'),
     ("src/tutelage/models/endpoint.py", "if limit is not None and spent >= limit:", "if False:"),
+    ("src/tutelage/models/endpoint.py", "(self.as_if, self.paid) if paid else (self.as_if,)", "(self.paid,)"),
+    ("src/tutelage/models/endpoint.py", "self._book(kept, 0.0, paid=False)", "pass"),
+    ("src/tutelage/models/endpoint.py", "down = self._failed >= BREAKER", "down = False"),
+    (
+        "src/tutelage/models/endpoint.py",
+        "            self._failed = 0\n        return found",
+        "            pass\n        return found",
+    ),
+    ("src/tutelage/models/endpoint.py", "error.status in _FATAL", "False"),
+    ("src/tutelage/models/endpoint.py", 'reason == "content_filter" or', "False or"),
+    ("src/tutelage/models/endpoint_options.py", "prompt * self.prompt + completion", "prompt + completion"),
+    ("src/tutelage/models/transport.py", "if not self._answered or attempt", "if attempt"),
+    ("src/tutelage/models/transport.py", "_RETRIED = frozenset({408, 409, 425, ", "_RETRIED = frozenset({"),
 ]
 KEY = "sk-very-secret-0123456789"
 
@@ -247,7 +264,9 @@ def test_oversize(server: Server) -> None:
         client(server, max_bytes=100_000).generate(["x"])
 
 
-def test_nobody_listens() -> None:
+def test_nobody_listens(monkeypatch) -> None:
+    # What never answered is a wrong address: there is nothing to wait for.
+    monkeypatch.setattr(transport.time, "sleep", lambda _seconds: pytest.fail("waits"))
     with pytest.raises(EndpointError, match="cannot be reached"):
         EndpointLM("http://127.0.0.1:9/v1", "toy").generate(["x"])
 
@@ -313,6 +332,103 @@ def test_budget_stops_and_cached_answers_stay_free(server: Server, tmp_path) -> 
     richer = client(server, budget=Budget(tokens=70), concurrency=1, cache=tmp_path)
     assert len(richer.generate([str(i) for i in range(10)])) == 10
     assert len(server.requests) == 10
+
+
+def test_cached_answers_cost_what_they_had_cost(server: Server, tmp_path) -> None:
+    prices = Prices(prompt=2.0, completion=10.0)  # 7 and 3 tokens: 44 millionths an answer
+    first = client(server, cache=tmp_path, prices=prices)
+    first.generate(["a", "b"])
+    again = client(server, cache=tmp_path, prices=prices)
+    again.generate(["a", "b", "c"])
+    assert len(server.requests) == 3
+    assert first.paid == first.as_if == pytest.approx({"tokens": 20, "currency": 88e-6})
+    assert again.paid == pytest.approx({"tokens": 10, "currency": 44e-6})
+    assert again.as_if == pytest.approx({"tokens": 30, "currency": 132e-6})
+    assert again.meter.cost.calls == 3 and again.meter.cost.generated_tokens == 9
+    dear = client(server, cache=tmp_path, prices=prices, max_spend=50e-6, concurrency=1)
+    with pytest.raises(BudgetSpent, match=r"5e-05 units of currency[\s\S]*8.8e-05"):
+        dear.generate(["a", "b", "d", "e", "f"])
+    assert len(server.requests) == 5
+
+
+def test_attempt_gives_failures_their_place(server: Server) -> None:
+    def moody(n: int, path: str, body: dict, headers: dict) -> tuple[int, dict, bytes]:
+        said = body["messages"][-1]["content"]
+        if said == "bad":
+            return answer({"error": "content policy"}, 400)
+        if said == "filtered":
+            return answer({"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]})
+        if said == "declined":
+            return answer({"choices": [{"message": {"content": "", "refusal": "I will not"}}]})
+        return ok_chat(n, path, body, headers)
+
+    server.reply = moody
+    found = client(server).attempt(["x", "bad", "filtered", "declined"], 5, 0.5, [1, 2, 3, 4], schema={"a": 1})
+    said, failed, *refused = found
+    assert isinstance(said, Generation) and said.text == "echo x" and not said.refused
+    assert isinstance(failed, StatusError) and failed.status == 400
+    assert all(isinstance(one, Generation) and one.refused and one.text == "" for one in refused)
+    bodies = {body["messages"][-1]["content"]: body for _, body, _ in server.requests}
+    assert bodies["x"]["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "strict": True, "schema": {"a": 1}},
+    }
+    assert [bodies[name]["seed"] for name in ("x", "bad", "filtered")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_wrong_key_stops_at_once(server: Server, status: int) -> None:
+    server.reply = lambda *_: answer({"error": "no"}, status)
+    with pytest.raises(StatusError):
+        client(server, concurrency=1).attempt([str(i) for i in range(50)])
+    # One more may be on its way when the first comes back.
+    assert len(server.requests) < 5
+
+
+def test_a_server_that_is_down_is_left_alone(server: Server) -> None:
+    def dies(n: int, *rest: Any) -> tuple[int, dict, bytes]:
+        return ok_chat(n, *rest) if n <= 5 else answer({}, 500)
+
+    server.reply = dies
+    model = client(server, concurrency=1, retries=0)
+    with pytest.raises(EndpointError, match=r"fails again and again[\s\S]*20 after 5 answers[\s\S]*status 500"):
+        model.attempt([str(i) for i in range(100)])
+    assert 25 <= len(server.requests) < 30
+    # Failures between answers are no such sign.
+    server.reply = lambda n, *rest: answer({}, 500) if n % 3 else ok_chat(n, *rest)
+    found = client(server, concurrency=1, retries=0).attempt([str(i) for i in range(60)])
+    assert sum(isinstance(one, EndpointError) for one in found) == 40
+
+
+def test_a_broken_connection_is_tried_again_once_the_server_was_there(server: Server, monkeypatch) -> None:
+    model = client(server, retries=3)
+    model.generate(["x"])
+    once = model._transport._opener.open
+    broken: list[int] = []
+
+    def flaky(*given: Any, **options: Any) -> Any:
+        if len(broken) < 2:
+            broken.append(1)
+            raise ConnectionResetError("gone")
+        return once(*given, **options)
+
+    monkeypatch.setattr(model._transport._opener, "open", flaky)
+    assert model.generate(["y"])[0].text == "echo y"
+    assert len(broken) == 2
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429])
+def test_what_passes_is_waited_for(server: Server, status: int) -> None:
+    server.reply = lambda n, *rest: answer({}, status) if n == 1 else ok_chat(n, *rest)
+    assert client(server).generate(["x"])[0].text == "echo x"
+
+
+def test_retry_after_is_kept_to(server: Server, monkeypatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(transport.time, "sleep", waits.append)
+    server.reply = lambda n, *rest: answer({}, 429, **{"Retry-After": "7"}) if n == 1 else ok_chat(n, *rest)
+    client(server).generate(["x"])
+    assert waits == [7.0]
 
 
 def test_served_model(server: Server) -> None:

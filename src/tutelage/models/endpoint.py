@@ -3,17 +3,16 @@
 Generation uses `/chat/completions` (or `/completions`). Log-likelihoods need a server that returns the
 log-probabilities of a prompt (`echo` with `logprobs` on `/completions`: vLLM, llama.cpp and others; the large
 hosted services do not). Every answer is cached on disk by the hash of its request, so a run that stopped (budget,
-time-out, Ctrl-C) does not pay twice.
+time-out, Ctrl-C) does not pay twice. The meter counts cached answers as if they had just been paid, so that what a
+method costs does not depend on who ran it before; `paid` is what was paid.
 """
 
 import hashlib
 import json
 import math
-import os
-import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +20,19 @@ from urllib.parse import urlsplit
 
 from tutelage.core.errors import ConfigError, EndpointError
 from tutelage.core.records import Budget
+from tutelage.models import answer_cache
+from tutelage.models.endpoint_options import Prices
 from tutelage.models.seam import Generation, LogLikelihood, Model, TextScore, as_texts
-from tutelage.models.transport import JsonTransport, check_url, is_loopback
+from tutelage.models.transport import JsonTransport, StatusError, check_url, is_loopback
+
+# Failures in a row after which a server is taken to be down.
+BREAKER = 20
+# Answers that are the same for every request: the key is wrong, or the address.
+_FATAL = (401, 403, 404)
+
+
+class BudgetSpent(EndpointError):
+    """Nothing more may be sent."""
 
 
 class ChatPrompt(str):
@@ -45,8 +55,9 @@ class EndpointLM(Model):
     allow_remote: required for any host but this machine; `remote` says whether text leaves it.
     api: "chat" sends prompts as user messages, "completions" sends them as they are.
     cache: folder for answers (None: no cache). budget: limit on tokens (prompt and completion, as the server
-    counts) and seconds since the first request; when it is spent, EndpointError. Requests in flight are then
-    finished, so the spending may pass the limit by `concurrency` answers.
+    counts) and seconds since the first request; max_spend: limit on what they cost at `prices`; when one is spent,
+    BudgetSpent. Requests in flight are then finished, so the spending may pass the limit by `concurrency` answers.
+    `paid` and `as_if` are tokens and currency without and with the answers that came from the cache.
     """
 
     kind = "endpoint"
@@ -63,6 +74,8 @@ class EndpointLM(Model):
         api: Literal["chat", "completions"] = "chat",
         cache: str | Path | None = None,
         budget: Budget | None = None,
+        prices: Prices | None = None,
+        max_spend: float | None = None,
         concurrency: int = 4,
         timeout: float = 120.0,
         retries: int = 4,
@@ -84,12 +97,21 @@ class EndpointLM(Model):
         self.budget = budget
         self.concurrency = concurrency
         self.cache = Path(cache) if cache is not None else None
-        self.tokens_spent = 0
+        self.prices = prices or Prices()
+        self.max_spend = max_spend
+        self.paid = {"tokens": 0.0, "currency": 0.0}
+        self.as_if = dict(self.paid)
+        self._failed = 0
         self._began: float | None = None
         self._lock = threading.Lock()
         self._transport = JsonTransport(
             base, key_env, timeout=timeout, max_bytes=max_bytes, retries=retries, backoff=backoff
         )
+
+    @property
+    def tokens_spent(self) -> int:
+        """Tokens that were paid for, prompts and completions."""
+        return int(self.paid["tokens"])
 
     def __repr__(self) -> str:
         return (
@@ -120,8 +142,40 @@ class EndpointLM(Model):
     ) -> list[Generation]:
         """One completion per prompt, `concurrency` requests at a time; `token_ids` are unknown and empty.
 
-        seed (one for all, or one per prompt) is sent along; the server decides what it means. `batch_size` changes nothing.
+        seed (one for all, or one per prompt) is sent along; the server decides what it means. `batch_size` changes
+        nothing.
         """
+        path, bodies = self._bodies(prompts, max_new_tokens, temperature, stop, seed)
+        return [self._generation(path, answer) for answer in self._ask(path, bodies)]
+
+    def attempt(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        seed: int | Sequence[int] = 0,
+        *,
+        schema: Mapping[str, Any] | None = None,
+    ) -> list[Generation | EndpointError]:
+        """As `generate`, but a request that fails gives its error in place of a completion.
+
+        schema: a JSON schema that the server is asked to keep to. Raises EndpointError where going on is no use: a
+        spent budget, a wrong key or address, and `BREAKER` failures in a row.
+        """
+        path, bodies = self._bodies(prompts, max_new_tokens, temperature, (), seed)
+        if schema is not None:
+            form = {"name": "answer", "strict": True, "schema": dict(schema)}
+            bodies = [{**body, "response_format": {"type": "json_schema", "json_schema": form}} for body in bodies]
+        return self._each(bodies, lambda body: self._survived(path, body))
+
+    def _bodies(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        temperature: float,
+        stop: Sequence[str],
+        seed: int | Sequence[int],
+    ) -> tuple[str, list[dict[str, Any]]]:
         bodies = []
         for i, prompt in enumerate(as_texts(prompts, "prompts")):
             body: dict[str, Any] = {"model": self.name, "max_tokens": max_new_tokens, "temperature": temperature}
@@ -134,8 +188,7 @@ class EndpointLM(Model):
             else:
                 body["prompt"] = str(prompt)
             bodies.append(body)
-        path = "/chat/completions" if self.api == "chat" else "/completions"
-        return [self._generation(path, answer) for answer in self._ask(path, bodies)]
+        return "/chat/completions" if self.api == "chat" else "/completions", bodies
 
     def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
         """log p(continuation | context) from a server that echoes log-probabilities of the prompt.
@@ -183,15 +236,15 @@ class EndpointLM(Model):
     def _generation(self, path: str, answer: dict[str, Any]) -> Generation:
         try:
             choice = answer["choices"][0]
-            text = choice["message"]["content"] if path == "/chat/completions" else choice["text"]
+            said = choice["message"] if path == "/chat/completions" else {"content": choice["text"]}
+            text = said["content"]
             if not isinstance(text, str | None):
                 raise TypeError("content is not text")
         except (KeyError, IndexError, TypeError) as error:
             raise self._odd(path, error) from None
-        usage = answer.get("usage") or {}
-        return Generation(
-            text or "", (), choice.get("finish_reason") == "length", int(usage.get("prompt_tokens", 0))
-        )
+        reason, prompt = choice.get("finish_reason"), int(_usage(answer).get("prompt_tokens") or 0)
+        refused = reason == "content_filter" or bool(said.get("refusal"))
+        return Generation(text or "", (), reason == "length", prompt, refused)
 
     def _echo(self, texts: list[str]) -> list[list[dict[str, Any]]]:
         """Per text its tokens: start, end (characters), logp (None for the first), greedy."""
@@ -213,10 +266,37 @@ class EndpointLM(Model):
         return out
 
     def _ask(self, path: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return self._each(bodies, lambda body: self._one(path, body))
+
+    def _survived(self, path: str, body: dict[str, Any]) -> Generation | EndpointError:
+        """A completion, or why there is none."""
+        try:
+            found = self._generation(path, self._one(path, body))
+        except BudgetSpent:
+            raise
+        except EndpointError as error:
+            if isinstance(error, StatusError) and error.status in _FATAL:
+                raise
+            with self._lock:
+                self._failed += 1
+                down = self._failed >= BREAKER
+            if down:
+                raise EndpointError(
+                    "the endpoint fails again and again", where=self.url + path,
+                    expected=f"fewer than {BREAKER} failures in a row",
+                    found=f"{BREAKER} after {self.meter.cost.calls} answers; the last: {error.what}",
+                    remedy="run again when the server is well; what was answered is kept in the cache",
+                ) from None  # fmt: skip
+            return error
+        with self._lock:
+            self._failed = 0
+        return found
+
+    def _each(self, bodies: list[dict[str, Any]], ask: Callable[[dict[str, Any]], Any]) -> list[Any]:
         if not bodies:
             return []
         with ThreadPoolExecutor(max_workers=min(self.concurrency, len(bodies))) as pool:
-            futures = [pool.submit(self._one, path, body) for body in bodies]
+            futures = [pool.submit(ask, body) for body in bodies]
             try:
                 return [future.result() for future in futures]
             except BaseException:
@@ -227,42 +307,46 @@ class EndpointLM(Model):
 
     def _one(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         place = self._cache_file(path, body)
-        if place is not None and (kept := _read_cached(place)) is not None:
+        if place is not None and (kept := answer_cache.read(place)) is not None:
+            self._book(kept, 0.0, paid=False)
             return kept
         self._check_budget()
         began = time.perf_counter()
         answer = self._transport.request(path, body)
+        self._book(answer, time.perf_counter() - began, paid=True)
+        if place is not None and answer.get("choices"):
+            answer_cache.write(place, answer)
+        return answer
+
+    def _book(self, answer: dict[str, Any], seconds: float, paid: bool) -> None:
         usage = _usage(answer)
         prompt, completion = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
+        cost = self.prices.of(prompt, completion)
         with self._lock:
-            self.tokens_spent += prompt + completion
-        self.meter.add(calls=1, generated_tokens=completion, seconds=time.perf_counter() - began)
-        if place is not None and answer.get("choices"):
-            _write_cached(place, answer)
-        return answer
+            for total in (self.as_if, self.paid) if paid else (self.as_if,):
+                total["tokens"] += prompt + completion
+                total["currency"] += cost
+        self.meter.add(calls=1, generated_tokens=completion, seconds=seconds)
 
     def _check_budget(self) -> None:
         with self._lock:
             self._began = self._began if self._began is not None else time.monotonic()
-            seconds, tokens = time.monotonic() - self._began, self.tokens_spent
-        if self.budget is None:
-            return
+            seconds, tokens, currency = time.monotonic() - self._began, self.tokens_spent, self.paid["currency"]
+        limits = self.budget.model_dump() if self.budget else {}
         for name, spent, limit in (
-            ("tokens", tokens, self.budget.tokens),
-            ("seconds", seconds, self.budget.seconds),
+            ("tokens", tokens, limits.get("tokens")),
+            ("seconds", seconds, limits.get("seconds")),
+            ("units of currency", currency, self.max_spend),
         ):
             if limit is not None and spent >= limit:
-                raise EndpointError(
+                raise BudgetSpent(
                     "the endpoint's budget is spent", where=self.url, expected=f"at most {limit:g} {name}",
-                    found=f"{spent:.0f} {name}",
+                    found=f"{spent:.6g} {name}",
                     remedy="raise the budget and run again; answers in the cache are not paid for twice",
                 )  # fmt: skip
 
     def _cache_file(self, path: str, body: dict[str, Any]) -> Path | None:
-        if self.cache is None:
-            return None
-        key = hashlib.sha256(json.dumps([self.url, path, body], sort_keys=True).encode()).hexdigest()
-        return self.cache / key[:2] / f"{key}.json"
+        return None if self.cache is None else answer_cache.place(self.cache, [self.url, path, body])
 
     def _odd(self, path: str, error: Exception) -> EndpointError:
         return EndpointError(
@@ -306,19 +390,3 @@ def _echoed(choice: dict[str, Any], text: str) -> list[dict[str, Any]]:
 def _usage(answer: dict[str, Any]) -> dict[str, Any]:
     usage = answer.get("usage")
     return usage if isinstance(usage, dict) else {}
-
-
-def _read_cached(place: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _write_cached(place: Path, answer: dict[str, Any]) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=place.parent, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(answer, file)
-    Path(name).replace(place)

@@ -40,12 +40,14 @@ class LogLikelihood:
 
 @dataclass(frozen=True)
 class Generation:
-    """One completion. `text` ends before the stop string or end token; `truncated` = the token limit ended it."""
+    """One completion. `text` ends before the stop string or end token; `truncated` = the token limit ended it,
+    `refused` = a server would not answer."""
 
     text: str
     token_ids: tuple[int, ...]
     truncated: bool
     prompt_tokens: int
+    refused: bool = False
 
 
 @contextmanager

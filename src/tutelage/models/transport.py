@@ -17,7 +17,7 @@ from typing import Any
 
 from tutelage.core.errors import ConfigError, EndpointError
 
-_RETRIED = frozenset({429, 500, 502, 503, 504})
+_RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _MAX_REDIRECTS = 3
 _LONGEST_WAIT = 60.0
 # Shorter keys are placeholders of local servers ("none"); replacing them everywhere would spoil the answers.
@@ -82,6 +82,16 @@ def read_key(key_env: str | None) -> str | None:
     return key
 
 
+class StatusError(EndpointError):
+    """The server answered with an HTTP status that is no success."""
+
+    status = 0
+
+
+class _Unreachable(EndpointError):
+    """No connection, or a broken one."""
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Redirects come back as errors, so that each hop is checked by us."""
 
@@ -108,6 +118,7 @@ class JsonTransport:
         self.max_bytes = max_bytes
         self.retries = retries
         self.backoff = backoff
+        self._answered = False
         read_key(key_env)
         host = urllib.parse.urlsplit(base_url).hostname or ""
         handlers: list[Any] = [_NoRedirect()]
@@ -122,10 +133,19 @@ class JsonTransport:
     def request(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """POST `body` as JSON (GET without one) and return the JSON object of the answer.
 
-        429 and 5xx are tried again with growing pauses (or the server's Retry-After). Raises EndpointError.
+        429, 5xx and their like are tried again with growing pauses (or the server's Retry-After), as is a server
+        that was there before and cannot be reached now. Raises EndpointError, StatusError for an HTTP status.
         """
         for attempt in range(self.retries + 1):
-            status, headers, raw = self._follow(path, body)
+            try:
+                status, headers, raw = self._follow(path, body)
+            except _Unreachable:
+                # A server that never answered is a wrong address.
+                if not self._answered or attempt == self.retries:
+                    raise
+                time.sleep(self._pause(attempt, Message()))
+                continue
+            self._answered = True
             if status in _RETRIED and attempt < self.retries:
                 time.sleep(self._pause(attempt, headers))
                 continue
@@ -184,7 +204,7 @@ class JsonTransport:
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError) or "timed out" in str(reason):
                 raise self._too_slow(url) from None
-            raise EndpointError(
+            raise _Unreachable(
                 "the endpoint cannot be reached", where=url,
                 found=self._redact(f"{type(reason).__name__}: {reason}"),
                 remedy="check that the server runs and the url is right",
@@ -216,11 +236,13 @@ class JsonTransport:
         where = f"{self.base_url}{path}"
         if status >= 400 or status < 200:
             remedies = {401: "check the key", 403: "check the key's rights", 404: "check url and model name"}
-            raise EndpointError(
+            error = StatusError(
                 f"the endpoint answered with status {status}", where=where, found=text[:300],
                 remedy=remedies.get(status, "wait and run again; answered requests are kept in the cache")
                 if status in _RETRIED or status in remedies else None,
             )  # fmt: skip
+            error.status = status
+            raise error
         try:
             found = json.loads(text)
         except ValueError:

@@ -1,6 +1,7 @@
 """What a recipe brings in from outside: sources read into datasets, models loaded, each once per run."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from tutelage.core.errors import InputError
 from tutelage.core.fingerprint import configuration, digest, method_key
 from tutelage.core.records import Cost
 from tutelage.core.store import Artifact, Store
+from tutelage.models.endpoint_options import EndpointOptions
 from tutelage.runs import payload
 from tutelage.runs.components import build_method
 from tutelage.runs.environment import processor
 from tutelage.runs.limit import first_rows
 from tutelage.runs.paths import STATE, allowed, model_path, source_path, tree_hash
-from tutelage.runs.recipe import Recipe
+from tutelage.runs.recipe import ModelSpec, Recipe
 
 
 def reader_of(recipe: Recipe, name: str, limit: int | None = None) -> Any:
@@ -84,6 +86,8 @@ def load_spec(recipe: Recipe, workspace: Path, name: str) -> Any:
     from tutelage.models.load import load_model
 
     spec = recipe.models[name]
+    if re.match(r"https?://", spec.load):
+        return _endpoint(recipe, workspace, spec)
     source = model_path(recipe, workspace, name) or spec.load
     adapter = model_path(recipe, workspace, name, "adapter")
     memory = workspace / STATE / "precision.json"
@@ -97,15 +101,27 @@ def load_spec(recipe: Recipe, workspace: Path, name: str) -> Any:
         device=spec.device,
         dtype=dtype,
         offline=False,
-        model=spec.model,
-        key_env=spec.key_env,
-        allow_remote=recipe.allow_remote,
         allow_remote_code=spec.allow_remote_code,
     )
     found = str(getattr(model, "dtype", "")).removeprefix("torch.")
     if spec.dtype == dtype == "auto" and found and memory.parent.is_dir():
         memory.write_text(json.dumps({**known, place: found}), encoding="utf-8")
     return model
+
+
+def _endpoint(recipe: Recipe, workspace: Path, spec: ModelSpec) -> Any:
+    """A model server. Its answers are kept in the workspace: a run that stopped does not pay for them twice."""
+    from tutelage.models.endpoint import EndpointLM, served_model
+
+    options = spec.endpoint or EndpointOptions()
+    return EndpointLM(
+        spec.load,
+        spec.model or served_model(spec.load, spec.key_env, recipe.allow_remote),
+        key_env=spec.key_env,
+        allow_remote=recipe.allow_remote,
+        cache=workspace / STATE / "answers",
+        **{name: getattr(options, name) for name in EndpointOptions.model_fields},
+    )
 
 
 def _remembered(file: Path) -> dict[str, str]:
