@@ -19,8 +19,10 @@ from tutelage.cli.fetch import fetch_command
 from tutelage.cli.gc import gc_command
 from tutelage.cli.init import init_command
 from tutelage.cli.inspect import inspect_command
+from tutelage.cli.label import label_command
 from tutelage.cli.methods import methods_command
 from tutelage.cli.plan import plan_command
+from tutelage.cli.predict import predict_command
 from tutelage.cli.report import report_command
 from tutelage.cli.resume import resume_command
 from tutelage.cli.run import run_command
@@ -49,7 +51,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare_command,
     "compare-results": compare_results_command,
     "report": report_command,
+    "predict": predict_command,
     "inspect": inspect_command,
+    "label": label_command,
     "search": search_command,
     "why": why_command,
     "export": export_command,
