@@ -31,11 +31,11 @@ def probabilities(dataset: Dataset, column: str = "predicted_probs") -> tuple[li
     probs = np.array(found, dtype=np.float64).reshape(len(found), len(classes))
     wrong = ~(np.isfinite(probs).all(axis=1) & (probs >= 0).all(axis=1) & (np.abs(probs.sum(axis=1) - 1) < 1e-3))
     if wrong.any():
-        row = int(wrong.argmax())
+        at = int(wrong.argmax())
         raise InputError(
             f"column {column!r} holds something else than probabilities",
-            where=f"row {dataset.ids()[row]}",
+            where=f"row {dataset.ids()[at]}",
             expected="numbers from 0 that sum to 1",
-            found=found[row],
+            found=found[at],
         )
     return classes, probs

@@ -124,7 +124,7 @@ class Pseudo(Transform):
         if self.confidence_over is not None:
             leave(~(confidence > self.confidence_over), "confidence")
         if self.agreement_over is not None:
-            leave(~self._agrees(dataset, [classes[label] for label in labels]), "neighbours")
+            leave(~self._agrees(dataset, [classes[label] for label in labels], self.agreement_over), "neighbours")
         open_rows = np.array([row not in reasons for row in range(len(ids))], dtype=bool)
         by_id = np.argsort(np.array(ids, dtype=object), kind="stable")
         if self.top_share is not None:
@@ -196,9 +196,9 @@ class Pseudo(Transform):
                 remedy="leave the labelled rows out first (data.filter.without)",
             )
 
-    def _agrees(self, dataset: Dataset, predicted: list[str]) -> np.ndarray:
+    def _agrees(self, dataset: Dataset, predicted: list[str], least: float) -> np.ndarray:
         share = dataset.numpy("neighbour_agreement").astype(np.float64)
-        return (share > self.agreement_over) & np.array(
+        return (share > least) & np.array(
             [a == b for a, b in zip(dataset.column("neighbour_label").to_pylist(), predicted)], dtype=bool
         )
 
