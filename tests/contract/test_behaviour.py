@@ -47,6 +47,7 @@ def make_rows(count=24, seed=0):
                 "group": f"group-{number % 6}",
                 "kind": "text",
                 "label": ("a", "b")[number % 2],
+                "gold": ("a", "b")[number % 2],
                 "teacher_label": ("a", "b")[number % 3 % 2],
                 "label_2": ("a", "b")[number % 5 % 2],
                 "inclusion": 1.0,
@@ -73,6 +74,8 @@ def make_rows(count=24, seed=0):
                 "checks": [{"kind": "max_words", "n": 20}],
                 "type": "mc",
                 "correct": number % 2 == 0,
+                "text_b": body[0],
+                "same": number % 2 == 0,
             }
         )
     return rows
@@ -95,7 +98,8 @@ def inputs(data, model):
     # What is reported on shares no text with what anything is fitted or guided by.
     apart = Dataset.from_rows(make_rows(12, seed=1))
     given = {"model": model, "base": model, "teacher": model, "judge": model, "evaluation": apart, "seed": 0}
-    given |= {"writer": model, "encoder": model, "protected": apart, "classifier": None}
+    given |= {"writer": model, "encoder": model, "protected": apart}
+    given["classifier"] = discovery.build("adapters.tfidf_classifier").convert({}, apart, {})
     given["labels"] = Dataset.from_rows([{"label": "a", "description": "first"}, {"label": "b"}])
     # The same rows, each time with other losses.
     losses = [Dataset.from_rows(make_rows(seed=seed)) for seed in (2, 3, 4)]
@@ -110,7 +114,13 @@ def inputs_for(name, inputs):
     for key in card.inputs:
         plain = key.rstrip("?")
         found[plain] = inputs.get(plain, inputs["*"])
-    return found
+    return found | {key: model_for(name, inputs) for key in ("model", "base") if key in card.inputs}
+
+
+def model_for(name, inputs):
+    """A model of the kind that the card asks for."""
+    asked = [purpose for key, purpose in CARDS[name].inputs.items() if key in ("model", "base")]
+    return inputs["classifier" if asked and asked[0].startswith("the classifier") else "model"]
 
 
 def fields_for(name):
@@ -245,8 +255,10 @@ def test_objective_returns_a_sum_and_its_weight(name, data, model):
 
     objective = make(name).start(model)
     encoded = [objective.encode(row, model, 64) for row in data.take([0, 1, 2]).to_pylist()]
-    encoded = [one for item in encoded for one in (item if isinstance(item, list) else [item])]
-    for batch in pack(encoded, 64):
+    encoded = [item if isinstance(item, list) else [item] for item in encoded]
+    sizes = [len(item) for item in encoded] if objective.joint_rows else None
+    documents = [one for item in encoded for one in item]
+    for batch in pack(documents, 256 if sizes else 64, isolation=model.isolation, together=sizes):
         loss = objective.loss(model, batch)
         assert float(loss.weight) > 0
         assert np.isfinite(float(loss.sum.detach()))
@@ -254,7 +266,8 @@ def test_objective_returns_a_sum_and_its_weight(name, data, model):
 
 
 @pytest.mark.parametrize("name", of_kind("Task"))
-def test_task_reports_an_interval_and_its_items(name, data, inputs, model):
+def test_task_reports_an_interval_and_its_items(name, data, inputs):
+    model = model_for(name, inputs)
     if name == "evaluation.lm_eval_task":
         data = None  # its rows come from the task file
     result = make(name).evaluate(model, data, inputs_for(name, inputs))
@@ -268,11 +281,12 @@ def test_task_reports_an_interval_and_its_items(name, data, inputs, model):
 
 
 @pytest.mark.parametrize("name", of_kind("Adapter"))
-def test_adapter_leaves_its_input_as_it_was(name, data, inputs, model):
+def test_adapter_leaves_its_input_as_it_was(name, data, inputs):
     if name == "adapters.external_command":
         pytest.skip("runs an outside program: its own test starts a real one")
     if "qlora" in CARDS[name].needs:
         pytest.importorskip("bitsandbytes")
+    model = model_for(name, inputs)
     before = model.fingerprint
     converted = make(name).convert({"base": model}, data, inputs_for(name, inputs))
     assert model.fingerprint == before

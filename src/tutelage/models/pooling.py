@@ -1,4 +1,4 @@
-"""One vector per document of a batch, with gradients: what `embed` gives, or the state that has seen the whole text.
+"""One vector per document of a batch, with gradients: what `embed` gives, or the state that has seen all of it.
 
 mean: the average of a document's states over the tokens that `embed` averages (an encoder's last layer with its
 special tokens; the layer of a causal model that `CausalLM.embed` takes, without the start token), not scaled.
