@@ -138,6 +138,11 @@ class Transform(Method):
         """The new dataset; its `dropped` table names every source row that is gone and why."""
         raise NotImplementedError
 
+    def outside(self, dataset: "Dataset", inputs: Inputs) -> str:
+        """Hash of what people wrote about these rows below `inputs["workspace"]`. A transform that uses it
+        overrides this, and the cache key holds it."""
+        return ""
+
 
 class Draws(Protocol):
     """A running sampler: an endless, resumable stream of row indices, grouped by epoch."""

@@ -14,7 +14,7 @@ from typing import Any
 from tutelage.core.errors import TrainingError, TutelageError
 from tutelage.core.fingerprint import code_hash, digest, method_key
 from tutelage.core.meter import Meter
-from tutelage.core.method import Method, Scorer, Writer
+from tutelage.core.method import Method, Scorer, Transform, Writer
 from tutelage.core.records import Cost
 from tutelage.core.store import Artifact, Store
 from tutelage.runs import compute, failures, payload
@@ -197,17 +197,16 @@ class Engine:
             extra["models"] = code_hash("tutelage.models.load")
         if isinstance(method, Writer) and type(method).write_stages is not Writer.write_stages:
             extra["stages"] = [[stage.name, stage.key] for stage in stages(handed.rows)]
+        if isinstance(method, Transform) and type(method).outside is not Transform.outside:
+            rows = joined(node, [value.load() for value in handed.rows])
+            inputs = {name: _loaded(given) for name, given in handed.inputs.items()}
+            extra["outside"] = method.outside(rows, {**inputs, "workspace": self.workspace})
         return method_key(method, handed.contents(), extra)
 
     def _job(
         self, node: Node, method: Any, seed: int, key: str, handed: Handed, place: Mapping[str, Any]
     ) -> compute.Job:
-        def loaded(given: Any) -> Any:
-            if isinstance(given, Method):
-                return given
-            return [value.load() for value in given] if isinstance(given, list) else given.load()
-
-        inputs = {name: loaded(given) for name, given in handed.inputs.items()}
+        inputs = {name: _loaded(given) for name, given in handed.inputs.items()}
         main = handed.model.load() if handed.model else None
         if main is not None:
             inputs.setdefault("model", main)
@@ -217,6 +216,7 @@ class Engine:
             inputs["results"] = rows
         inputs |= {
             "seed": seed,
+            "workspace": self.workspace,
             "meter": Meter(),
             "allow_remote": self.recipe.allow_remote,
             "on_event": lambda event: self.emit({**place, **event}),
@@ -340,6 +340,12 @@ class Engine:
             self.ledger.result(self.run_id, {**entry, "result": result})
         facts = {"cached": cached, "seconds": seconds, "facts": artifact.meta["facts"]}
         self.emit({"event": "done", **_place(name, use, context), **facts})
+
+
+def _loaded(given: Any) -> Any:
+    if isinstance(given, Method):
+        return given
+    return [value.load() for value in given] if isinstance(given, list) else given.load()
 
 
 def _place(name: str, use: str, context: Context) -> dict[str, Any]:
