@@ -26,7 +26,7 @@ from benchmarks.skip import Skip
 
 HERE = Path(__file__).resolve().parent
 WORK = Path(os.environ.get("TUTELAGE_BENCH_WORK", HERE / ".work")) / "choosing"
-BEDS = ("scores", "instructions", "mixtures", "orders")
+BEDS = ("scores", "instructions", "mixtures", "continual", "orders")
 PARTS = (*BEDS, "confirmed", "fields", "planted", "finalists")
 FRESH = tuple(range(10, 20))
 # Which method an arm stands for: the one whose output decides what is trained on.
@@ -67,6 +67,11 @@ METHODS = {
         "ddk": "data.mix.ddk",
         "meco": "data.mix.cooldown",
         "meco_no_cooldown": "training.objectives.context_lm",
+    },
+    "continual": {
+        "quality_replay": "data.mix.replay",
+        "replay_tenth": "data.mix.replay",
+        "replay_third": "data.mix.replay",
     },
     "orders": {"cyclical": "data.order.cyclical", "interleaved": "data.order.interleaved"},
 }
