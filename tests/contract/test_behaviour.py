@@ -51,6 +51,9 @@ def make_rows(count=24, seed=0):
                 "teacher_label": ("a", "b")[number % 3 % 2],
                 "label_2": ("a", "b")[number % 5 % 2],
                 "inclusion": 1.0,
+                "label_suspect": number % 4 == 0,
+                "label_error_confidence": number / 24,
+                "suggested_label": "a",
                 "score": float(rng.normal()),
                 "influence": float(rng.normal()),
                 "vector": rng.normal(size=4).tolist(),
@@ -76,6 +79,7 @@ def make_rows(count=24, seed=0):
                 "correct": number % 2 == 0,
                 "text_b": body[0],
                 "same": number % 2 == 0,
+                "classes": ["a", "b"],
             }
         )
     return rows
@@ -253,12 +257,15 @@ def test_schedule_is_a_pure_function_in_the_unit_interval(name):
 def test_objective_returns_a_sum_and_its_weight(name, data, model):
     from tutelage.models.packing import pack
 
+    if discovery.load(name).trains == ("classifier",):
+        model = discovery.build("adapters.classification_head").convert({"base": model}, data, {})
+        model.head.weight.requires_grad_()
     objective = make(name).start(model)
     encoded = [objective.encode(row, model, 64) for row in data.take([0, 1, 2]).to_pylist()]
     encoded = [item if isinstance(item, list) else [item] for item in encoded]
     sizes = [len(item) for item in encoded] if objective.joint_rows else None
     documents = [one for item in encoded for one in item]
-    for batch in pack(documents, 256 if sizes else 64, isolation=model.isolation, together=sizes):
+    for batch in pack(documents, 512 if sizes else 64, isolation=model.isolation, together=sizes):
         loss = objective.loss(model, batch)
         assert float(loss.weight) > 0
         assert np.isfinite(float(loss.sum.detach()))

@@ -31,6 +31,7 @@ class Hide(Transform):
         """Raises InputError for a row whose label is not a person's."""
         if "gold" in dataset.column_names:
             return dataset
+        dataset.require("label")
         for row in dataset.rows([n for n in ("id", "label_source") if n in dataset.column_names]):
             if row.get("label_source") not in (None, "gold"):
                 raise InputError(
