@@ -6,15 +6,20 @@ import pytest
 from tutelage.core.apply import score_dataset
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
-from tutelage.signals import neighbour_agreement as module
-from tutelage.signals.neighbour_agreement import NeighbourAgreement, agreement, neighbours
+from tutelage.signals import _neighbours as module
+from tutelage.signals._neighbours import neighbours
+from tutelage.signals.neighbour_agreement import NeighbourAgreement, agreement
 
 PROOF = {"signals.neighbour_agreement": ["consistent", "verified"]}
 MUTATIONS = [
-    ("src/tutelage/signals/neighbour_agreement.py", "block[rows, at + rows] = -np.inf", "pass"),
-    ("src/tutelage/signals/neighbour_agreement.py", "axis=1)[:, -k:]", "axis=1)[:, :k]"),
-    ("src/tutelage/signals/neighbour_agreement.py", "block[rows, at + rows]", "block[rows, rows]"),
-    ("src/tutelage/signals/neighbour_agreement.py", "vectors = vectors / np.max", "vectors / np.max"),
+    ("src/tutelage/signals/_neighbours.py", "block[rows, at + rows] = -np.inf", "pass"),
+    ("src/tutelage/signals/_neighbours.py", "axis=1)[:, -k:]", "axis=1)[:, :k]"),
+    ("src/tutelage/signals/_neighbours.py", "block[rows, at + rows]", "block[rows, rows]"),
+    (
+        "src/tutelage/signals/neighbour_agreement.py",
+        "unit(vector_column(dataset, self.column)[chosen])",
+        "vector_column(dataset, self.column)[chosen]",
+    ),
     ("src/tutelage/signals/neighbour_agreement.py", "[: self.sample])", ")"),
 ]
 

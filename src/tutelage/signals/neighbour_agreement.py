@@ -17,6 +17,7 @@ from tutelage.core.errors import InputError
 from tutelage.core.method import Inputs, Scorer, State
 from tutelage.core.text.hashing import uniform
 from tutelage.core.vectors import vector_column
+from tutelage.signals._neighbours import neighbours, unit
 
 CARD = {
     "name": "signals.neighbour_agreement",
@@ -33,20 +34,6 @@ CARD = {
     "headline": "a second opinion on a prediction, as good as the embedding; blind to errors of whole clusters",
     "version": 1,
 }
-
-BLOCK = 1 << 24  # similarities held at once
-
-
-def neighbours(vectors: np.ndarray, k: int) -> np.ndarray:
-    """[n, k] indices of the k rows with the largest dot product, the row itself left out; in no order."""
-    found = np.empty((len(vectors), k), dtype=np.int64)
-    step = max(1, BLOCK // len(vectors))
-    for at in range(0, len(vectors), step):
-        block = vectors[at : at + step] @ vectors.T
-        rows = np.arange(len(block))
-        block[rows, at + rows] = -np.inf
-        found[at : at + step] = np.argpartition(block, len(vectors) - k, axis=1)[:, -k:]
-    return found
 
 
 def agreement(labels: np.ndarray, near: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,8 +78,7 @@ class NeighbourAgreement(Scorer):
                 found=repr(given[ids.index(missing)]),
                 remedy="predict a class for every row first (signals.class_probabilities)",
             )
-        vectors = vector_column(dataset, self.column)[chosen]
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        vectors = unit(vector_column(dataset, self.column)[chosen])
         labels = np.array([index[given[row]] for row in chosen])
         best, share = agreement(labels, neighbours(vectors, self.k), len(names))
         return {"ids": [ids[row] for row in chosen], "label": [names[b] for b in best], "agreement": share}
