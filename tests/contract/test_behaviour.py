@@ -80,6 +80,10 @@ def make_rows(count=24, seed=0):
                 "text_b": body[0],
                 "same": number % 2 == 0,
                 "classes": ["a", "b"],
+                "predicted": ("a", "b")[number % 2],
+                "predicted_probs": [0.9 - 0.8 * (number % 2), 0.1 + 0.8 * (number % 2)],
+                "votes": [("a", "b", None)[(number + j) % (j + 2)] for j in range(3)],
+                "vote_sources": ["first", "second", "third"],
             }
         )
     return rows
@@ -104,6 +108,8 @@ def inputs(data, model):
     given = {"model": model, "base": model, "teacher": model, "judge": model, "evaluation": apart, "seed": 0}
     given |= {"writer": model, "encoder": model, "protected": apart}
     given["classifier"] = discovery.build("adapters.tfidf_classifier").convert({}, apart, {})
+    # What a person labelled is never labelled again.
+    given["gold"] = Dataset.from_rows({**row, "id": f"gold-{n}"} for n, row in enumerate(make_rows(8, seed=5)))
     given["labels"] = Dataset.from_rows([{"label": "a", "description": "first"}, {"label": "b"}])
     # The same rows, each time with other losses.
     losses = [Dataset.from_rows(make_rows(seed=seed)) for seed in (2, 3, 4)]
@@ -149,8 +155,12 @@ def fields_for(name):
         chosen = {"column": "mark"}
     if "column" in known and known["column"].default == "embedding":
         chosen["column"] = "vector"
-    if name == "signals.neighbour_distance":
+    if name in ("signals.neighbour_distance", "signals.neighbour_agreement"):
         chosen["k"] = 3
+    if name == "signals.pattern_votes":
+        chosen = {"sources": {"animals": {"a": ["fox", "dog"], "b": ["re:read.*"]}, "time": {"b": ["while"]}}}
+    if name == "signals.polar":
+        chosen |= {"machine": "first"}
     if name == "signals.predictive_strength":
         chosen = {"benchmark_scores": (1.0, 2.0, 3.0), "least_share": 0.25}
     if name == "signals.pairwise_quality":
@@ -203,6 +213,8 @@ def test_scorer_adds_columns_and_nothing_else(name, data, inputs):
 
 @pytest.mark.parametrize("name", of_kind("Transform"))
 def test_transform_accounts_for_every_row(name, data, inputs):
+    if name == "data.label.pseudo":
+        data = data.drop_columns("label")
     before = frozen(data)
     result = make(name).apply(data, inputs_for(name, inputs))
     assert frozen(data) == before, "the input was changed"

@@ -83,6 +83,12 @@ def test_weights_are_geometric_means_scaled_to_one():
         make(labelled(2, 2, label_weight=[0.0] * 4))
 
 
+def test_another_column_of_text():
+    data = Dataset.from_rows({**row, "body": row["text"] + "!", "text": "no"} for row in labelled(2, 2).rows())
+    found = {row["text"] for row in make(data, column="body").rows()}
+    assert found == {f"text {n}!" for n in ("a0", "a1", "b0", "b1")}
+
+
 def test_seeds_decide():
     assert make(labelled(5, 5)).hash == make(labelled(5, 5)).hash != make(labelled(5, 5), seed=1).hash
 

@@ -34,14 +34,21 @@ PAIRS = [
 def batches(one, rows, size=200):
     objective = build("training.objectives.cosine_pairs")
     documents = [d for row in rows for d in objective.encode(row, one, 64)]
-    found = pack(documents, size, rows=4, pad_id=one.pad_id, isolation=one.isolation, together=[2] * len(rows))
+    found = pack(
+        documents,
+        size,
+        rows=4 if one.kind == "encoder" else 1,
+        pad_id=one.pad_id,
+        isolation=one.isolation,
+        together=[2] * len(rows),
+    )
     return objective, found
 
 
 @pytest.mark.parametrize("make", [lambda: tiny_encoder(TEXTS), lambda: model("llama", layers=3)])
 def test_the_loss_is_that_of_the_embedded_texts(make):
     one = make()
-    objective, found = batches(one, PAIRS, 30)
+    objective, found = batches(one, PAIRS, 36)
     assert len(found) > 1
     losses = [objective.loss(one, batch) for batch in found]
     a, b = (one.embed([row[name] for row in PAIRS]) for name in ("text", "text_b"))
@@ -97,10 +104,8 @@ def test_an_encoder_learns_classes_from_a_few_labels():
     few = Dataset.from_rows([row for row in rows if int(row["id"][5:]) % 3 == 0])
     rest = [row for row in rows if int(row["id"][5:]) % 3]
     pairs = build("data.recipes.label_pairs").apply(few, {})
-    fit = build(
-        "training.fit",
-        {"objective": "training.objectives.cosine_pairs", "learning_rate": 3e-3, "step_tokens": 48, "micro_tokens": 48, "budget": {"rows": 480}, "schedule": "training.schedules.linear"},
-    )  # fmt: skip
+    settings = {"learning_rate": 3e-3, "step_tokens": 48, "micro_tokens": 48, "budget": {"rows": 480}}
+    fit = build("training.fit", {**settings, "objective": "training.objectives.cosine_pairs"})
     base = tiny_encoder(TEXTS)
     tuned, record = fit.train(base, pairs)
     assert record.losses[-1] < record.losses[0] / 4
@@ -110,7 +115,7 @@ def test_an_encoder_learns_classes_from_a_few_labels():
         same = np.array([[a["label"] == b["label"] for b in rest] for a in rest])
         return cosine[same].mean() - cosine[~same].mean()
 
-    assert gap(base) < 0.2 < 0.6 < gap(tuned)
+    assert gap(base) < 0.1 < 0.3 < gap(tuned)
 
 
 def test_a_row_that_is_no_pair_is_named():

@@ -171,28 +171,35 @@ def soft_labels(dataset: "Dataset", space: LabelSpace) -> tuple[np.ndarray, np.n
     probs = np.zeros((len(rows), len(space)))
     weights = np.ones(len(rows))
     for number, row in enumerate(rows):
-        where = f"row {row['id']}"
-        if row.get("label_probs") is not None:
-            probs[number] = _distribution(row, space, where)
-        elif row.get("label") is not None:
-            probs[number, space.index(row["label"], f"{where}, field label")] = 1.0
-        else:
-            raise InputError(
-                "a row has no label",
-                where=where,
-                expected="label, or label_probs with classes",
-                remedy="keep the labelled rows only (data.filter.where with not_null)",
-            )
-        weight = row.get("label_weight")
-        weights[number] = 1.0 if weight is None else weight
-        if not np.isfinite(weights[number]) or weights[number] < 0:
-            raise InputError(
-                "a label's weight is out of range",
-                where=f"{where}, field label_weight",
-                expected="0 or more",
-                found=weight,
-            )
+        probs[number], weights[number] = soft_label(row, space)
     return probs, weights
+
+
+def soft_label(row: Mapping[str, Any], space: LabelSpace) -> tuple[np.ndarray, float]:
+    """(probabilities [classes], weight) of one row; raises InputError as `soft_labels` does."""
+    where = f"row {row.get('id', '')}"
+    if row.get("label_probs") is not None:
+        probs = _distribution(row, space, where)
+    elif row.get("label") is not None:
+        probs = np.zeros(len(space))
+        probs[space.index(row["label"], f"{where}, field label")] = 1.0
+    else:
+        raise InputError(
+            "a row has no label",
+            where=where,
+            expected="label, or label_probs with classes",
+            remedy="keep the labelled rows only (data.filter.where with not_null)",
+        )
+    given = row.get("label_weight")
+    weight = 1.0 if given is None else float(given)
+    if not np.isfinite(weight) or weight < 0:
+        raise InputError(
+            "a label's weight is out of range",
+            where=f"{where}, field label_weight",
+            expected="0 or more",
+            found=given,
+        )
+    return probs, weight
 
 
 _LABEL_COLUMNS = ("label", "label_probs", "classes", "label_weight")

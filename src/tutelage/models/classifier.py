@@ -227,10 +227,8 @@ class EncoderFeatures:
         return ["encoder", self.encoder.fingerprint]
 
     def write(self, folder: Path) -> dict[str, Any]:
-        from tutelage.models.fetch import PACKAGED
-
-        if self.encoder.name in PACKAGED:
-            return {"kind": "encoder", "load": self.encoder.name}
+        if self.encoder.packaged:
+            return {"kind": "encoder", "load": self.encoder.packaged}
         self.encoder.save(folder / "encoder")
         return {"kind": "encoder", "load": None}
 
@@ -290,9 +288,17 @@ def load_classifier(folder: Path, device: str = "auto", dtype: str = "auto") -> 
         if settings["format"] != _FORMAT:
             raise ValueError(f"format {settings['format']}, this version reads {_FORMAT}")
         labels = LabelSpace([Label(**label) for label in settings["labels"]])
+        if settings["form"] == "prompt":
+            from tutelage.models.prompt_classifier import PromptClassifier
+
+            return PromptClassifier.read(folder, labels, settings, (device, dtype))._restore(settings)
+        if settings["form"] == "tuned":
+            from tutelage.models.tuned_classifier import TunedClassifier
+
+            return TunedClassifier.read(folder, labels, settings, (device, dtype))._restore(settings)
         if settings["form"] != LinearClassifier.form:
             raise ValueError(f"form {settings['form']!r} is not known")
-        arrays = _arrays(folder / ARRAYS)
+        arrays = arrays_of(folder / ARRAYS)
         made = LinearClassifier(
             labels, _features(folder, settings["features"], device, dtype), arrays["weights"], arrays["bias"],
             name=folder.name,
@@ -310,7 +316,7 @@ def load_classifier(folder: Path, device: str = "auto", dtype: str = "auto") -> 
 
 def _features(folder: Path, config: dict[str, Any], device: str, dtype: str) -> Features:
     if config["kind"] == "tfidf":
-        return TfidfFeatures(_arrays(folder / "features.safetensors")["idf"])
+        return TfidfFeatures(arrays_of(folder / "features.safetensors")["idf"])
     from tutelage.models.load import load_model
 
     source = config["load"] or str(folder / "encoder")
@@ -321,7 +327,7 @@ def _features(folder: Path, config: dict[str, Any], device: str, dtype: str) -> 
     return EncoderFeatures(encoder)
 
 
-def _arrays(file: Path) -> dict[str, np.ndarray]:
+def arrays_of(file: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -55,7 +55,7 @@ def load_model(
         folder = packaged(text)
     else:
         folder = _hub(text, offline, allow_remote_code)
-    return load_folder(
+    found = load_folder(
         folder,
         device=device,
         dtype=dtype,
@@ -64,6 +64,9 @@ def load_model(
         offline=offline,
         name=path.stem if path.exists() else text,
     )
+    if adapter is None and not path.is_dir() and text in PACKAGED:
+        found.packaged = text
+    return found
 
 
 def load_folder(

@@ -75,6 +75,8 @@ class Model:
     def __init__(self, name: str) -> None:
         self.name = name
         self.meter = Meter()
+        # The name under which `load_model` finds exactly this model again; a trained copy of it has none.
+        self.packaged: str | None = None
 
     @property
     def fingerprint(self) -> str:

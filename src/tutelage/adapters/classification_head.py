@@ -1,0 +1,76 @@
+"""A linear head on an encoder or language model that is to be trained together with it.
+
+logits = W f(x) + b, f(x) = sqrt(d) h / |h| with the pooled state h. `zero` starts with W = b = 0, every class
+alike; `fitted` starts with the solution of adapters.linear_head on the same states (logistic regression with L2
+penalty |W sqrt(d)|^2 / (2 C)), so that training begins where the frozen model ends. A model with an adapter
+(adapters.lora) trains the adapter and the head alone. training.objectives.classification is what trains it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tutelage.adapters._shared import base_of
+from tutelage.core.errors import InputError
+from tutelage.core.method import Adapter, Inputs
+
+CARD = {
+    "name": "adapters.classification_head",
+    "paper": {
+        "title": "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
+        "identifier": "arXiv:2202.10054",
+    },
+    "summary": "Adds a linear head to an encoder or language model that is then trained with it.",
+    "reads": ["text?", "label?", "label_probs?", "label_weight?"],
+    "inputs": {
+        "model": "the encoder or causal language model below the head, with or without an adapter",
+        "labels?": "rows with the classes: label, description, aliases",
+    },
+    "needs": ["train"],
+    "cost": "nothing, or one forward pass over the rows and one logistic regression",
+    "baseline": "adapters.linear_head",
+    "headline": "full fine-tuning or LoRA of a classifier; a fitted start keeps what the frozen model knows",
+    "version": 1,
+}
+
+
+class ClassificationHead(Adapter):
+    """`start`: zero or fitted on the rows, with inverse penalty strength `C`; `pooling`: mean (of the states that
+    `embed` averages) or last (the last token's final state); auto is mean for encoders, last for others."""
+
+    start: Literal["zero", "fitted"] = "zero"
+    pooling: Literal["auto", "mean", "last"] = "auto"
+    C: float = Field(default=10.0, gt=0)
+
+    def convert(self, models: Mapping[str, Any], dataset: Any, inputs: Inputs) -> Any:
+        """A `TunedClassifier` on the base's own weights; raises InputError when the classes are not known."""
+        import numpy as np
+
+        from tutelage.adapters._heads import fit_head
+        from tutelage.core.labels import LabelSpace, soft_labels
+        from tutelage.core.text.rows import text_rows
+        from tutelage.models.tuned_classifier import TunedClassifier, linear
+
+        base = base_of(models, self.name, ("encoder", "causal"))
+        schema = inputs.get("labels")
+        rows: Any = dataset if dataset is not None and dataset.num_rows else None
+        if rows is None and (schema is None or self.start == "fitted"):
+            raise InputError(
+                "there are no labelled rows",
+                where=self.name,
+                expected="from: rows with text and label" + ("" if schema else ", or an input labels"),
+            )
+        space = LabelSpace.from_schema(schema) if rows is None else LabelSpace.of(rows, schema)
+        how = self.pooling if self.pooling != "auto" else "mean" if base.kind == "encoder" else "last"
+        width = int(base.config.get_text_config().hidden_size)
+        zero = linear(np.zeros((len(space), width)), np.zeros(len(space)))
+        made = TunedClassifier(space, base, zero, how, name=f"{base.name}+head")
+        if self.start == "fitted":
+            probs, weights = soft_labels(rows, space)
+            vectors = made.embed([text for _, text in text_rows(rows)]) / width**0.5
+            w, b = fit_head(vectors, probs, weights, self.C)
+            # A class without rows is rare here, and not impossible: it may have rows later.
+            b = np.where(np.isinf(b), b[np.isfinite(b)].min() - 3.0, b)
+            made = TunedClassifier(space, base, linear(w / width**0.5, b), how, name=made.name)
+        return made
