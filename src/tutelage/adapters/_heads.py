@@ -42,12 +42,15 @@ def fit_head(vectors: Any, probs: np.ndarray, weights: np.ndarray, C: float) -> 
             expected="rows of at least two classes",
             found=f"{len(np.unique(rows))} rows",
         )
+    taught = vectors[rows]
+    # The solver gets the n-grams that occur: its work grows with their number, and the others weigh nothing.
+    used = np.unique(taught.indices) if hasattr(taught, "indices") else np.arange(vectors.shape[1])
     model = LogisticRegression(C=C, max_iter=1000)
-    model.fit(vectors[rows], classes, sample_weight=parts[rows, classes])
+    model.fit(taught[:, used], classes, sample_weight=parts[rows, classes])
     found = np.zeros((probs.shape[1], vectors.shape[1]))
     bias = np.full(probs.shape[1], -np.inf)
     # Two classes: one map, for the second of them.
-    found[present if len(present) > 2 else present[1:]] = model.coef_
+    found[np.ix_(present if len(present) > 2 else present[1:], used)] = model.coef_
     bias[present] = 0.0
     bias[present if len(present) > 2 else present[1:]] = model.intercept_
     return found, bias
