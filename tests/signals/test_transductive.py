@@ -123,7 +123,7 @@ def test_the_coupling_is_chosen_on_the_support():
             right[-1] += (predicted(found)[len(queries) :] == truth[out]).sum()
     assert len(set(right)) > 1 and right.index(max(right)) > 0
     given = {"support": rows_of(vectors[support], "s", ["abc"[k] for k in truth[support]])}
-    state = Transductive(scale=2.0).fit(rows_of(vectors[queries]), given)
+    state = Transductive(scale=2.0, k=5).fit(rows_of(vectors[queries]), given)
     assert state["coupling"] == (0.0, 0.1, 0.5, 1.0, 3.0)[right.index(max(right))]
     one = {"support": rows_of(vectors[[0, 60, 120]], "s", ["a", "b", "c"])}
     assert Transductive().fit(rows_of(vectors[queries]), one)["coupling"] == 1.0
