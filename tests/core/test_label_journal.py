@@ -159,6 +159,15 @@ def test_a_full_disk_leaves_the_file_as_it_was(file, monkeypatch, failure):
     assert labels(file) == {"a": "x", "b": "y", "c": "x"}
 
 
+def test_a_closed_journal_writes_nothing(file):
+    with Journal(file) as journal:
+        pass
+    before = file.read_bytes()
+    with pytest.raises(StoreError, match="could not be written"):
+        journal.append(given("c", "x"))
+    assert file.read_bytes() == before
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="could not be written"):

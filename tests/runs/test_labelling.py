@@ -277,6 +277,18 @@ class TestServer:
                     raw.sendall(said)
             assert client.get("state")["total"] == 6
 
+    def test_an_open_connection_is_told_that_the_command_has_ended(self, file):
+        with served(queue(), file) as (_, client):
+            parts = urlsplit(client.url)
+            connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
+            connection.request("GET", parts.path + "state")
+            connection.getresponse().read()
+        body = json.dumps({"id": "i0", "label": "mixed", "key": ""})
+        connection.request("POST", parts.path + "answer", body, {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        assert reply.status == 503 and b"the command has ended" in reply.read()
+        assert read_answers(file).count == 0
+
     def test_a_port_that_is_taken(self, file, tmp_path):
         with served(queue(), file) as (running, _), Journal(tmp_path / "other.jsonl") as journal:
             with pytest.raises(StoreError, match="cannot be served") as caught:

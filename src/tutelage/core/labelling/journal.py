@@ -203,6 +203,8 @@ class Journal:
         """Close the file and let others write it."""
         with suppress(OSError):
             os.close(self._handle)
+        # The number may soon mean another file.
+        self._handle = -1
         self._lock.release()
 
     def append(self, facts: Mapping[str, Any]) -> Event:
@@ -212,15 +214,17 @@ class Journal:
         """
         event = Event(seq=self.answers.count + 1, **{"at": _now(), **facts})
         line = event.model_dump_json(exclude_defaults=True).encode() + b"\n"
-        before = os.fstat(self._handle).st_size
+        before = None
         try:
+            before = os.fstat(self._handle).st_size
             written = os.write(self._handle, line)
             if written != len(line):
                 raise OSError(0, "the disk is full")
             os.fsync(self._handle)
         except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._handle, before)
+            if before is not None:
+                with suppress(OSError):
+                    os.ftruncate(self._handle, before)
             raise self._unwritable(error) from None
         self.answers.add(event)
         return event

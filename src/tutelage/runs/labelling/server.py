@@ -45,6 +45,7 @@ class LabelServer(http.server.ThreadingHTTPServer):
         self.token = secrets.token_urlsafe(24)
         self.page = PAGE.read_text(encoding="utf-8")
         self.finished = threading.Event()
+        self.ended = False
         try:
             super().__init__((ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -60,6 +61,11 @@ class LabelServer(http.server.ThreadingHTTPServer):
         # Not that of HTTPServer, which asks the name service for the address.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+
+    def server_close(self) -> None:
+        # Connections that are open stay so for a while, with nobody left to write down what they bring.
+        self.ended = True
+        super().server_close()
 
     @property
     def url(self) -> str:
@@ -135,6 +141,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         given = token.encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, self.server.token.encode()) or not slash:
             raise _Refused(403, "open the address that the command printed")
+        if self.server.ended:
+            raise _Refused(503, "not saved: the command has ended; start it again to go on")
         return path
 
     def _page(self) -> None:
