@@ -19,7 +19,7 @@ from tutelage.runs.ledger import Ledger
 
 pytest.importorskip("torch")
 PROMISED = (
-    "init validate plan run resume compare compare-results methods explain inspect label search why report export fetch"
+    "init validate plan run resume compare compare-results methods explain inspect label predict search why report export fetch"
     " chat gc"
 )
 START = "from tutelage.cli.main import run; run()"
