@@ -14,6 +14,7 @@ from tutelage.core.errors import InputError
 from tutelage.models.encode import Encoded
 from tutelage.models.packing import pack
 from tutelage.models.toy import tiny_encoder
+from tutelage.training._batches import Batches
 
 PROOF = {"training.objectives.cosine_pairs": ["consistent", "verified"]}
 MUTATIONS = [
@@ -122,3 +123,11 @@ def test_a_row_that_is_no_pair_is_named():
     with pytest.raises(InputError, match="row x") as error:
         build("training.objectives.cosine_pairs").encode({"id": "x", "text": "a"}, tiny_encoder(TEXTS), 64)
     assert "no text_b, no same" in str(error.value)
+
+
+def test_the_two_texts_of_a_pair_are_computed_together():
+    one, data = tiny_encoder(TEXTS), Dataset.from_rows(PAIRS)
+    draws = build("data.order.sequential").start(data, 0)
+    batches = Batches(data, draws, build("training.objectives.cosine_pairs"), one, max_length=64)
+    for batch in batches.micro_batches(batches.take(10**6, rows=3), 1):
+        assert len(batch.example_ids) == 2 and len(set(batch.example_ids)) == 1

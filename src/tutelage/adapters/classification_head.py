@@ -53,7 +53,7 @@ class ClassificationHead(Adapter):
         from tutelage.models.tuned_classifier import TunedClassifier, linear
 
         base = base_of(models, self.name, ("encoder", "causal"))
-        schema = inputs.get("labels")
+        schema: Any = inputs.get("labels")
         rows: Any = dataset if dataset is not None and dataset.num_rows else None
         if rows is None and (schema is None or self.start == "fitted"):
             raise InputError(
