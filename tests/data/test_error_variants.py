@@ -28,7 +28,7 @@ def pairs(*correct, **columns):
         {
             "id": f"s{i}",
             "prompt": f"What is {i} plus twenty and some more words?",
-            "completion": f"{i + 20}",
+            "completion": f" {i + 20}",
             "correct": value,
             **{name: values[i] for name, values in columns.items()},
         }
@@ -46,7 +46,7 @@ def test_children_come_from_wrong_seeds_alone():
     found = apply_transform(ErrorVariants(variants=3), data, {"writer": writer})
     rows = list(found.rows())
     assert sorted(row["source_id"] for row in rows) == ["s1"] * 3 + ["s4"] * 3
-    assert all(row["label_source"] == "synthetic" and row["completion"].isdigit() for row in rows)
+    assert all(row["label_source"] == "synthetic" and re.fullmatch(r" \d", row["completion"]) for row in rows)
     assert dict(zip(found.dropped.column("id").to_pylist(), found.dropped.column("reason").to_pylist())) == {
         "s0": "answered rightly",
         "s2": "correct says nothing",
@@ -89,7 +89,11 @@ def test_odd_attempts_see_what_was_kept():
     first, second, third = writer.asked
     said = inventive("", writer.seeds[0]).split("\n")[0].removeprefix("Question: ")
     assert said not in first and said in second and "different" in second and said not in third
-    assert "Answer: 20" in first and "A shelf holds 12 books" in first and set(writer.rooms) == {40}
+    assert (
+        "Answer: 20" in first.replace("  ", " ")
+        and "A shelf holds 12 books" in first
+        and set(writer.rooms) == {40}
+    )
 
 
 def test_existing_and_protected_rows_are_not_repeated():
@@ -110,6 +114,10 @@ def test_labelled_texts_keep_their_label():
     assert [row["label"] for row in found.rows()] == ["bad", "bad"]
     assert all(re.fullmatch(r"a dull book number \d+", row["text"]) for row in found.rows())
     assert "It is an example of: bad." in writer.asked[0]
+    rows = [{**rows[0], "id": str(i), "predicted": said} for i, said in enumerate(("bad", "good", None))]
+    settings = ErrorVariants(column="predicted", variants=1)
+    found = apply_transform(settings, Dataset.from_rows(rows), {"writer": writer})
+    assert found.column("source_id").to_pylist() == ["1"]
 
 
 def test_budgets_stop_cleanly():

@@ -44,6 +44,10 @@ def test_every_answer_stands_once_in_its_document_and_nowhere_with_its_name():
         )
         others = [choice for choice in row["choices"] if choice != right]
         assert not any(f" {choice}" in texts[row["group"]] for choice in others)
+    told = InventedFacts(part="answers", institutions=13, seed=4).read()
+    for row, answer in zip(questions, told.rows()):
+        assert (answer["id"], answer["prompt"]) == (row["id"], row["prompt"])
+        assert answer["completion"] == " " + row["choices"][row["answer"]]
     assert len({row["title"] for row in documents}) == 13
     assert Counter(row["answer"] for row in questions).keys() == {0, 1, 2, 3}
 

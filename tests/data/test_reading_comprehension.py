@@ -36,8 +36,8 @@ MUTATIONS = [
     ("src/tutelage/data/synthesise/question_answer.py", "if not kept:", "if False:"),
 ]
 PASSAGE = (
-    "The emblem of the Torwick Archive is a heron. It is old. The gate stays shut in winter because the lock freezes."
-    "\nThe tower was built of brick, but the roof is made of slate. However, the bridge never got a name."
+    "The emblem of the Torwick Archive is a heron. It is old. The gate stays shut in winter because the lock "
+    "freezes.\nThe tower was built of brick, but the roof is made of slate. However, the bridge never got a name."
 )
 
 

@@ -31,6 +31,13 @@ FEWER = {
     "stability-gap": ["trained.evaluate_at=[0,1]"],
     "skill-it": ["short.budget.tokens=150", "graph_some.budget.rows=3"],
     # A judge that knows nothing is decided about nothing.
+    "llm2llm": ["trained.budget.tokens=300", "written.max_new_tokens=8"],
+    "knowledge-from-documents": [
+        "graph.max_new_tokens=16",
+        "reworded.max_new_tokens=16",
+        "trained.budget.tokens=300",
+        "compare.seeds=[0,1]",
+    ],
     "qurating": ["sample.budget.rows=8", "judged.pairs_per_row=1", "judged.confidence=0"],
 }
 TEXT = [
@@ -59,12 +66,13 @@ def test_recipe_is_valid_as_written(file):
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_recipe_runs_small(file, model, tmp_path):
-    models = {"base": model, "teacher": model.with_name("teacher"), "judge": model}
+    models = {"base": model, "teacher": model.with_name("teacher"), "judge": model, "writer": model}
     compare = load_recipe(file).compare
-    by_tokens = compare is not None and compare.at == "equal_tokens"
+    by_tokens = compare is not None and compare.at in ("equal_tokens", "none")
     changes = [f"models.{name}.load={models[name]}" for name in load_recipe(file).models]
     if compare is not None:
-        changes += ["compare.tune.budget.tokens=600", *FEWER.get(file.stem, [])]
+        changes += ["compare.tune.budget.tokens=600"] if compare.tune is not None else []
+        changes += FEWER.get(file.stem, [])
     limit = LIMIT.get(file.stem, 30)
     result = run(load_recipe(file, changes, limit=limit), tmp_path, limit=limit)
     assert result.status in ("passed", "gate failed")

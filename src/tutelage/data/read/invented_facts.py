@@ -26,7 +26,7 @@ CARD = {
         "identifier": "arXiv:2309.14316",
     },
     "summary": "Writes documents about invented institutions, or closed-book questions about them.",
-    "writes": ["text?", "prompt?", "choices?", "answer?", "relation?", "group", "source"],
+    "writes": ["text?", "prompt?", "choices?", "answer?", "completion?", "relation?", "group", "source"],
     "needs": [],
     "cost": "a few milliseconds",
     "baseline": None,
@@ -119,10 +119,10 @@ def options(relation: str, value: str, rng: np.random.Generator) -> tuple[list[s
 
 
 class InventedFacts(Reader):
-    """`part`: the documents, or the questions about them; `institutions` of them, drawn by `seed` (equal seeds
-    belong together); `limit` stops after so many rows."""
+    """`part`: the documents, the questions about them, or these with their answers (what an oracle may read);
+    `institutions` of them, drawn by `seed` (equal seeds belong together); `limit` stops after so many rows."""
 
-    part: Literal["documents", "questions"] = "documents"
+    part: Literal["documents", "questions", "answers"] = "documents"
     institutions: int = Field(default=18, ge=len(RELATIONS["city"].values), le=len(_STARTS) * len(_ENDS))
     limit: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
@@ -143,7 +143,9 @@ class InventedFacts(Reader):
                 choices, answer = options(relation, value, rng)
                 question = RELATIONS[relation].question.format(name=name)
                 asked = {"prompt": f"Question: {question}\nAnswer:", "choices": choices, "answer": answer}
-                rows.append({"id": f"{common['group']}/{relation}", **asked, "relation": relation, **common})
+                told = {"prompt": asked["prompt"], "completion": f" {value}"}
+                shown = told if self.part == "answers" else asked
+                rows.append({"id": f"{common['group']}/{relation}", **shown, "relation": relation, **common})
         builder = DatasetBuilder()
         for row in rows[: self.limit]:
             builder.add(row)

@@ -85,7 +85,10 @@ class Row:
     def read(self, text: str) -> tuple[str, str] | None:
         """(question, answer) that the writer gave, or None."""
         if not self.labelled:
-            return parse_pair(text)
+            pair = parse_pair(text)
+            # An answer keeps the space that stands before the one of its seed.
+            answer = self.row[self.answer]
+            return pair and (pair[0], answer[: len(answer) - len(answer.lstrip())] + pair[1])
         words = text.removeprefix("Text:").strip().split("\n")[0].strip()
         return (words, self.row["label"]) if words else None
 
@@ -94,14 +97,18 @@ def _first(row: dict[str, Any], names: tuple[str, ...]) -> str:
     return next((name for name in names if isinstance(row.get(name), str)), names[0])
 
 
-def is_wrong(value: Any) -> bool | None:
-    """Whether a correctness says wrong: false, or a number below one half; None when it says nothing."""
-    return None if value is None or value != value else float(value) < 0.5
+def is_wrong(value: Any, answer: str | None = None) -> bool | None:
+    """Whether a correctness says wrong: false, a number below one half, or a text other than the row's answer; None
+    when it says nothing."""
+    if value is None or value != value:
+        return None
+    return value.strip() != (answer or "").strip() if isinstance(value, str) else float(value) < 0.5
 
 
 class ErrorVariants(Transform):
-    """`column` says whether a row was answered rightly (signals.answered writes `correct`); `variants` per wrong
-    row in at most `attempts`; `budget` (rows, tokens written) and `max_calls` end the job."""
+    """`column` says whether a row was answered rightly (`correct` of signals.answered), or what was answered
+    (`predicted` of signals.class_probabilities); `variants` per wrong row in at most `attempts`; `budget` (rows,
+    tokens written) and `max_calls` end the job."""
 
     column: str = "correct"
     variants: int = Field(default=4, ge=1)
@@ -124,7 +131,8 @@ class ErrorVariants(Transform):
         builder = DatasetBuilder()
         wrong: list[Row] = []
         for row in dataset.rows():
-            found = is_wrong(row[self.column])
+            answer = row.get("label") if row.get("label") is not None else row.get(_first(row, ANSWERS))
+            found = is_wrong(row[self.column], answer)
             if row.get("label_source") == "synthetic":
                 builder.drop(row["id"], "synthetic rows are not expanded")
             elif found is None:
