@@ -1,177 +1,187 @@
-"""Filters and deduplication of text in megabytes per second, beside datatrove and datasketch where installed.
+"""Filters and deduplication of text beside datatrove, rensa, datasketch and dolma, where installed.
 
-Everything on one list of texts that is in memory already, in one process and one thread, in turns: rules (all
-columns and the Gopher bounds) against datatrove's Gopher, C4 and FineWeb filters, each on every text;
-near-duplicates (signatures, bands, exact check, clusters) against datasketch (signatures and bands) and datatrove
-(signatures alone, which is most of its time); exact duplicates and n-gram decontamination by themselves. Ratios
-are ours over theirs. Texts are the JSONL and Parquet files with a column `text` below the folder that
-BENCH_TEXT_DATA names, else made on the spot.
+Everything runs on one core, ours and theirs, in turns; seconds are processor seconds (user and system, child
+processes included), so that what others do on the machine changes them little; medians of three rounds after a
+warm-up. Slow peers get a smaller slice; megabytes per second are of the text that each was given, ratios are ours
+over theirs. `from_jsonl` reads JSON Lines and, where rows are dropped, writes them, as datatrove does; dolma only
+writes marks. `agreement` compares results, not speed.
 """
 
 import os
-import random
-import re
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
+from importlib.metadata import version
 from pathlib import Path
-from pydoc_data.topics import topics
 from typing import Any
 
-from benchmarks.skip import Skip
+from benchmarks.text import agreement, peers
+from benchmarks.text.corpus import Corpus, corpus, write
 
 ROUNDS = 3
-SIZE = 400_000  # bytes; the slowest peer takes seconds for a megabyte, four times over
-VARIABLE = "BENCH_TEXT_DATA"
+SIZE = float(os.environ.get("BENCH_TEXT_MEGABYTES", "24"))
+SLICE = 1.0  # megabytes for datatrove's rules and MinHash, and datasketch
+AGREEMENT_SLICE = 4.0  # megabytes on which clusters are compared with datatrove's
+NGRAM = 13
+PEERS = ("datatrove", "rensa", "datasketch", "dolma")
+# (what it runs, megabytes that it runs over): seconds are measured around it, or are what it returns.
+Run = tuple[Callable[[], float | None], float]
 
 
 def bench() -> dict[str, Any]:
+    core = _one_core()
+    whole = corpus(SIZE)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        found = {
+            "rules": in_turns(_rules(whole, whole.slice(SLICE))),
+            "exact_dedup_from_jsonl": in_turns(_exact(whole, work)),
+            "near_duplicates_from_jsonl": in_turns(_near_from_jsonl(whole, whole.slice(SLICE), work)),
+            "near_duplicates_in_memory": in_turns(_near_in_memory(whole, whole.slice(SLICE))),
+            "decontamination_from_jsonl": in_turns(_decontamination(whole, work)),
+            "agreement": agreement.check(whole, whole.slice(AGREEMENT_SLICE), work, NGRAM),
+        }
+    return {
+        "texts": len(whole.rows),
+        "megabytes": round(whole.megabytes, 2),
+        "source": whole.source,
+        "one_core": core,
+        "peers": {name: _version(name) for name in PEERS if peers.installed(name)},
+        "not_installed": [name for name in PEERS if not peers.installed(name)],
+        **found,
+    }
+
+
+def _one_core() -> bool:
+    """Binds this process and its children to one core, the last one; False where the system cannot."""
+    if not hasattr(os, "sched_setaffinity"):
+        return False
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    return True
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except ImportError:
+        return "in an interpreter of its own"
+
+
+def _rules(whole: Corpus, part: Corpus) -> dict[str, Run]:
     from tutelage.core.apply import apply_transform, score_dataset
-    from tutelage.core.dataset import Dataset
     from tutelage.core.discovery import build
 
-    texts, source = corpus()
-    data = Dataset.from_rows({"id": f"t{i:06}", "text": text} for i, text in enumerate(texts))
-    items = Dataset.from_rows({"id": f"e{i}", "text": text[:600]} for i, text in enumerate(texts[::50]))
-    size = sum(len(text.encode()) for text in texts) / 1e6
+    data = agreement.dataset(whole)
 
-    def rules() -> None:
+    def ours() -> None:
         scored = score_dataset(build("signals.heuristic_rules"), data, {})  # type: ignore[arg-type]
         apply_transform(build("data.filter.rules"), scored, {})  # type: ignore[arg-type]
 
-    def decontamination() -> None:
-        score_dataset(build("signals.ngram_overlap"), data, {"evaluation": items})  # type: ignore[arg-type]
+    runs: dict[str, Run] = {"ours": (ours, whole.megabytes)}
+    if peers.installed("datatrove"):
+        runs["datatrove"] = (lambda: peers.datatrove_rules(part.texts), part.megabytes)
+    return runs
 
-    peers = {"rules": filters(texts), "near_duplicates": signatures(texts)}
-    ours: dict[str, Callable[[], object]] = {
-        "rules": rules,
-        "exact_dedup": lambda: apply_transform(build("data.dedup.exact"), data, {}),  # type: ignore[arg-type]
-        "near_duplicates": lambda: apply_transform(build("data.dedup.near"), data, {}),  # type: ignore[arg-type]
-        "decontamination": decontamination,
+
+def _exact(whole: Corpus, work: Path) -> dict[str, Run]:
+    file = whole.write(work / "exact.jsonl")
+
+    def ours(strict: bool) -> None:
+        with tempfile.TemporaryDirectory() as out:
+            agreement.from_jsonl(file, Path(out) / "kept.jsonl", "data.dedup.exact", strict=strict)
+
+    def theirs() -> None:
+        with tempfile.TemporaryDirectory() as out:
+            peers.datatrove_exact(file, Path(out))
+
+    runs: dict[str, Run] = {
+        "ours": (lambda: ours(True), whole.megabytes),
+        "ours_any_case_and_space": (lambda: ours(False), whole.megabytes),
     }
-    found = {name: in_turns({"ours": function, **peers.get(name, {})}, size) for name, function in ours.items()}
-    absent = [name for name in ("datatrove", "datasketch") if find_spec(name) is None]
-    return {"texts": len(texts), "megabytes": round(size, 2), "source": source, "not_installed": absent, **found}
+    if peers.installed("datatrove"):
+        runs["datatrove"] = (theirs, whole.megabytes)
+    return runs
 
 
-def corpus() -> tuple[list[str], str]:
-    """About `SIZE` bytes of texts, with a tenth of edited copies, and where they are from."""
-    rng = random.Random(0)
-    folder = os.environ.get(VARIABLE)
-    pool = read(Path(folder)) if folder else made(rng)
-    rng.shuffle(pool)
-    texts: list[str] = []
-    total = 0
-    while pool and total < SIZE:
-        texts.append(pool.pop())
-        total += len(texts[-1].encode())
-        if len(texts) % 10 == 0:
-            words = rng.choice(texts).split(" ")
-            for at in rng.sample(range(len(words)), len(words) // 50):
-                words[at] = "edited"
-            texts.append(" ".join(words))
-    return texts, f"files below ${VARIABLE}" if folder else "made from the interpreter's help topics"
+def _near_from_jsonl(whole: Corpus, part: Corpus, work: Path) -> dict[str, Run]:
+    file = whole.write(work / "near.jsonl")
+    small = part.write(work / "near_slice.jsonl")
+
+    def ours() -> None:
+        with tempfile.TemporaryDirectory() as out:
+            agreement.from_jsonl(file, Path(out) / "kept.jsonl", "data.dedup.near")
+
+    def theirs() -> None:
+        with tempfile.TemporaryDirectory() as out:
+            peers.datatrove_minhash(small, Path(out))
+
+    runs: dict[str, Run] = {"ours": (ours, whole.megabytes)}
+    if peers.installed("datatrove"):
+        runs["datatrove"] = (theirs, part.megabytes)
+    return runs
 
 
-def read(folder: Path) -> list[str]:
-    """The texts of all JSONL and Parquet files below a folder, until there are enough."""
+def _near_in_memory(whole: Corpus, part: Corpus) -> dict[str, Run]:
+    from tutelage.core.apply import apply_transform
     from tutelage.core.discovery import build
 
-    texts: list[str] = []
-    total = 0
-    for file in sorted([*folder.rglob("*.jsonl"), *folder.rglob("*.parquet")]):
-        rows = build("data.read.auto").read(str(file))  # type: ignore[attr-defined]
-        if "text" not in rows.column_names:
-            continue
-        texts += [text for text in rows.column("text").to_pylist() if isinstance(text, str)]
-        total += rows.column("text").nbytes
-        if total > 2 * SIZE:
-            break
-    if not texts:
-        raise Skip(f"no JSONL or Parquet file with a column text below {folder}, which {VARIABLE} names")
-    return texts
+    data = agreement.dataset(whole)
+    texts = whole.texts
+
+    def ours() -> None:
+        apply_transform(build("data.dedup.near"), data, {})  # type: ignore[arg-type]
+
+    runs: dict[str, Run] = {"ours": (ours, whole.megabytes)}
+    if peers.installed("rensa"):
+        runs["rensa"] = (lambda: _none(peers.rensa_minhash(texts)), whole.megabytes)
+    if peers.installed("datasketch"):
+        runs["datasketch"] = (lambda: _none(peers.datasketch_minhash(part.texts)), part.megabytes)
+    return runs
 
 
-def made(rng: random.Random) -> list[str]:
-    """Texts of sentences drawn from the help topics, in their order with gaps, so that words are distributed as in
-    prose and texts do not repeat each other."""
-    sentences = [s for name in sorted(topics) for s in re.split(r"(?<=[.:])\s+", topics[name]) if len(s) > 20]
-    vocabulary = re.findall(r"[a-z]{3,}", " ".join(sentences))
-    texts, total = [], 0
-    while total < 2 * SIZE:
-        picked = rng.sample(sentences, rng.randint(3, 40))
-        # Every fifth word is another one, or texts would share sentences.
-        words = [rng.choice(vocabulary) if rng.random() < 0.2 else word for word in " ".join(picked).split(" ")]
-        texts.append(re.sub(r"\. ", ".\n", " ".join(words)))
-        total += len(texts[-1])
-    return texts
+def _none(_: object) -> None:
+    return None
 
 
-def filters(texts: list[str]) -> dict[str, Callable[[], object]]:
-    """datatrove's filters over the same texts, every filter on every text."""
-    if find_spec("datatrove") is None or find_spec("spacy") is None:
-        return {}
-    from datatrove.data import Document
-    from datatrove.pipeline import filters as theirs
-
-    steps = [theirs.GopherRepetitionFilter(), theirs.GopherQualityFilter(), theirs.C4QualityFilter()]
-    steps.append(theirs.FineWebQualityFilter())
-
-    def datatrove() -> None:
-        for number, text in enumerate(texts):
-            for step in steps:
-                step.filter(Document(text=text, id=str(number)))
-
-    return {"datatrove": datatrove}
+def _decontamination(whole: Corpus, work: Path) -> dict[str, Run]:
+    folder = work / "documents"
+    folder.mkdir()
+    file, items = whole.write(folder / "corpus.jsonl"), write(folder / "items.jsonl", whole.items)
+    runs: dict[str, Run] = {"ours": (lambda: _none(agreement.contaminated(file, items, NGRAM)), whole.megabytes)}
+    if peers.installed("dolma"):
+        dolma = peers.Dolma(NGRAM)
+        runs["dolma"] = (lambda: dolma.run(work), whole.megabytes)
+    return runs
 
 
-def signatures(texts: list[str]) -> dict[str, Callable[[], object]]:
-    """112 permutations of word 5-grams and 14 bands of 8 rows by the peers that are installed."""
-    found: dict[str, Callable[[], object]] = {}
-    if find_spec("datasketch") is not None:
-        from datasketch import MinHash, MinHashLSH
-
-        def datasketch() -> None:
-            index = MinHashLSH(params=(14, 8), num_perm=112)
-            for number, text in enumerate(texts):
-                words = re.findall(r"\w+", text.lower())
-                one = MinHash(num_perm=112)
-                one.update_batch({" ".join(words[i : i + 5]).encode() for i in range(len(words) - 4)})
-                index.query(one)
-                index.insert(str(number), one)
-
-        found["datasketch"] = datasketch
-    if find_spec("datatrove") is not None and find_spec("spacy") is not None:
-        from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
-        from datatrove.utils.hashing import HashConfig
-
-        # SHA-1 as in its FineWeb script; its xxhash takes bytes in newer releases, and it passes strings.
-        hashing = HashConfig(hash_fc="sha1")
-        config = MinhashConfig(num_buckets=14, hashes_per_bucket=8, hash_config=hashing)
-        step = MinhashDedupSignature("memory://signatures", config)
-
-        def datatrove() -> None:
-            for text in texts:
-                shingles = step.get_shingles(text)
-                if len(shingles):
-                    step.get_signature(shingles)
-
-        found["datatrove"] = datatrove
-    return found
+def processor_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
-def in_turns(functions: dict[str, Callable[[], object]], size: float) -> dict[str, Any]:
+def in_turns(runs: dict[str, Run]) -> dict[str, Any]:
     """Medians over rounds, in an order that turns with every round, after one warm-up of each."""
-    for function in functions.values():
+    for function, _ in runs.values():
         function()
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    names = list(functions)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    walls: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
     for number in range(ROUNDS):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            start = time.perf_counter()
-            functions[name]()
-            seconds[name].append(round(time.perf_counter() - start, 4))
-    speed = {name: round(size / statistics.median(values), 2) for name, values in seconds.items()}
-    ratios = {f"ratio_to_{name}": round(speed["ours"] / speed[name], 1) for name in names if name != "ours"}
-    return {"megabytes_per_second": speed, **ratios, "seconds": seconds}
+            wall, start = time.perf_counter(), processor_seconds()
+            told = runs[name][0]()
+            seconds[name].append(round(processor_seconds() - start if told is None else told, 4))
+            walls[name].append(round(time.perf_counter() - wall, 4))
+    speed = {name: round(runs[name][1] / statistics.median(values), 2) for name, values in seconds.items()}
+    ratios = {
+        f"ratio_to_{name}": round(speed["ours"] / speed[name], 1) for name in names if not name.startswith("ours")
+    }
+    megabytes = {name: round(size, 2) for name, (_, size) in runs.items()}
+    return {
+        "megabytes_per_second": speed,
+        **ratios,
+        "megabytes": megabytes,
+        "processor_seconds": seconds,
+        "wall_seconds": walls,
+    }

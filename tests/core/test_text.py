@@ -3,6 +3,7 @@
 import itertools
 import random
 import unicodedata
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.core.errors import InputError
+from tutelage.core.text import pieces as piecewise
 from tutelage.core.text import words as module
 from tutelage.core.text.duplicates import canonical, cut, pieces, repeated_spans
 from tutelage.core.text.hashing import hash64, hash64_many, uniform
@@ -21,7 +23,9 @@ from tutelage.core.text.words import hash_words, split_words
 MUTATIONS = [
     ("src/tutelage/core/text/words.py", "inverses[starts])", "inverses[ends])"),
     ("src/tutelage/core/text/words.py", "start[inner] = word[inner]", "pass"),
-    ("src/tutelage/core/text/words.py", "kept[starts] = True", "pass"),
+    ("src/tutelage/core/text/words.py", "extra[first] = False", "pass"),
+    ("src/tutelage/core/text/pieces.py", "starts -= starts > offsets[owners]", "pass"),
+    ("src/tutelage/core/text/pieces.py", "as_one[sigma] = True", "pass"),
     ("src/tutelage/core/text/ngrams.py", "<= ends)", "<= ends + 1)"),
     ("src/tutelage/core/text/ngrams.py", "pow(_Q, size, _MASK + 1)", "1"),
     ("src/tutelage/core/text/hashing.py", "+ 0.5) / 2.0**53", "+ 0.5) / 2.0**54"),
@@ -35,6 +39,7 @@ TEXTS = [
     "x",
     "中文字 and 日本語 text",
     "İstanbul ẞ Ω",
+    "kosmoΣ is written ΚΟΣΜΟΣ, aΣa",
     "...",
 ]
 
@@ -56,17 +61,21 @@ def check_equal_to_plain(texts):
             assert by_word.setdefault(word, number) == number
 
 
-def test_words_equal_the_regular_expression():
+def test_words_equal_the_regular_expression(monkeypatch):
+    check_equal_to_plain(TEXTS)
+    monkeypatch.setattr(piecewise, "_DENSE", 0)
     check_equal_to_plain(TEXTS)
     assert split_words(TEXTS[0]) == ["the", "quick", "brown", "fox", "it", "s", "3", "14", "really"]
     assert split_words(TEXTS[6]) == ["中", "文", "字", "and", "日", "本", "語", "text"]
     assert names_of(["café"]) == names_of(["CAFE\u0301"])
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(st.text(max_size=40), max_size=8))
-def test_words_equal_the_regular_expression_on_any_text(texts):
-    check_equal_to_plain(texts)
+@pytest.mark.parametrize("dense", [0, 40])
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(max_size=40) | st.text("a E.\u0301\u0327éΣσ\u2126Ǆ漢가", max_size=9), max_size=8))
+def test_words_equal_the_regular_expression_on_any_text(dense, texts):
+    with patch.object(piecewise, "_DENSE", dense):
+        check_equal_to_plain(texts)
 
 
 def test_documents_do_not_run_together_and_offsets_point_into_the_text():
@@ -74,6 +83,13 @@ def test_documents_do_not_run_together_and_offsets_point_into_the_text():
     found = hash_words(["Uno, DOS tres", "Vier ünf Sechs"])
     assert found.text(0, 1) == "Uno, DOS"
     assert found.text(4, 5) == "ünf Sechs"
+
+
+def test_pieces_end_with_their_document_and_marks_are_stripped(monkeypatch):
+    assert names_of(["cafe", "\u0301x", "é"]) == [names_of([text])[0] for text in ("cafe", "\u0301x", "é")]
+    monkeypatch.setattr(piecewise, "_DENSE", 0)
+    stripped = names_of(["Café NAÏVE Åe\u0301", "caf\u0301e naive aé"], strip_marks=True)
+    assert stripped == names_of(["cafe naive ae", "cafe naive ae"])
 
 
 def test_blocks_do_not_matter(monkeypatch):
@@ -85,7 +101,7 @@ def test_blocks_do_not_matter(monkeypatch):
 
 
 def test_numbers_can_be_mapped_to_one():
-    mapped = names_of(["in 1999 a12b 7", "in 5 a7b 123456"], map_numbers=True)
+    mapped = names_of(["in 1999 a12b 7 12 345 67", "in 5 a7b 123456 7 8 9"], map_numbers=True)
     assert mapped[0] == mapped[1]
     assert names_of(["a 7", "12 b"], map_numbers=True) == [
         names_of([t], map_numbers=True)[0] for t in ("a 7", "12 b")

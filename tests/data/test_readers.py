@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from tutelage.core import dataset_builder
 from tutelage.core.errors import ConfigError, InputError
+from tutelage.data.read import _json
 from tutelage.data.read.alpaca import Alpaca
 from tutelage.data.read.auto import Auto
 from tutelage.data.read.chats import Chats
@@ -37,6 +39,16 @@ PROOF = {
 }
 MUTATIONS = [
     ("src/tutelage/data/read/jsonl.py", "rename_row(record, self.columns)", "record"),
+    ("src/tutelage/data/read/_json.py", "if table.num_rows == count else", "if True else"),
+    ("src/tutelage/data/read/_json.py", 'block.count(b"\\n{") + 1 != count', "False"),
+    ("src/tutelage/data/read/_json.py", "table.validate(full=True)", "table.validate()"),
+    ("src/tutelage/data/read/_json.py", "            if rows.full:\n", "            if False:\n"),
+    (
+        "src/tutelage/core/dataset_builder.py",
+        "before + BYTES_PER_SHARD - self._pending",
+        "before + BYTES_PER_SHARD",
+    ),
+    ("src/tutelage/core/dataset_builder.py", "or not self._seen.isdisjoint(fresh)", ""),
     ("src/tutelage/data/read/csv.py", 'return cell == "true"', 'return cell == "false"'),
     ("src/tutelage/data/read/parquet.py", "first += batch.num_rows", "first += 0"),
     ("src/tutelage/data/read/hf_dataset.py", "else classes[number]", "else classes[0]"),
@@ -106,6 +118,58 @@ def test_jsonl_renames_and_limits(tmp_path):
     assert dataset.column_names == ["id", "text", "n"]
     with pytest.raises(InputError, match="two columns would be called 'n'"):
         Jsonl(columns={"body": "n"}).read(path)
+
+
+GOOD_LINE = b'{"id": "%d", "text": "line %d \\u00e9 \\ud83d\\ude00 \\n"}\n'
+DOUBTFUL = {
+    "two objects": b'{"id": "x", "text": "a"} {"id": "y", "text": "b"}\n',
+    "as many objects as lines": b'{"id": "x", "text": "a"} {"id": "y", "text": "b"}\n{"id": "z",\n"text": "c"}\n',
+    "object over two lines": b'{"id": "x",\n"text": "a"}\n',
+    "key twice": b'{"id": "x", "text": "a", "text": "b"}\n',
+    "another key": b'{"id": "x", "text": "a", "more": "b"}\n',
+    "key left out": b'{"id": "x"}\n',
+    "null": b'{"id": "x", "text": null}\n',
+    "number": b'{"id": 7, "text": "a"}\n',
+    "no id": b'{"text": "a"}\n',
+    "empty id": b'{"id": "", "text": "a"}\n',
+    "id twice": b'{"id": "3", "text": "a"}\n',
+    "not UTF-8": b'{"id": "x", "text": "\xff"}\n',
+    "half a character": b'{"id": "x", "text": "\\ud800"}\n',
+    "blank": b"  \n",
+    "blank before the brace": b' {"id": "x", "text": "a"}\n',
+    "comma": b'{"id": "x", "text": "a",}\n',
+    "list": b'["x"]\n',
+    "nested": b'{"id": "x", "text": {"a": "b"}}\n',
+    "control": b'{"id": "x", "text": "a\tb"}\n',
+    "torn": b'{"id": "x", "te',
+}
+
+
+@pytest.mark.parametrize("limit", [None, 7])
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_jsonl_by_the_block_equals_line_by_line(tmp_path, monkeypatch, name, limit):
+    lines = [GOOD_LINE % (i, i) for i in range(12)]
+    place = 12 if name == "torn" else 8
+    (tmp_path / "a.jsonl").write_bytes(b"".join([*lines[:place], DOUBTFUL[name], *lines[place:]]))
+    reader = Jsonl(on_error="quarantine", limit=limit)
+    monkeypatch.setattr(dataset_builder, "BYTES_PER_SHARD", 300)
+    with monkeypatch.context() as patch:
+        patch.setattr(_json, "text_table", lambda block: None)
+        slow = reader.read(str(tmp_path / "a.jsonl"))
+    for size in (1, 120, 500, 10_000):
+        monkeypatch.setattr(_json, "_BLOCK", size)
+        fast = reader.read(str(tmp_path / "a.jsonl"))
+        assert fast.hash == slow.hash and fast.schema == slow.schema and fast.report == slow.report
+        assert fast.quarantined.equals(slow.quarantined)
+    assert slow.num_shards > 1
+
+
+def test_jsonl_takes_blocks_of_text_at_once(tmp_path, monkeypatch):
+    lines = [GOOD_LINE % (i, i) for i in range(12)]
+    (tmp_path / "a.jsonl").write_bytes(b"".join(lines))
+    monkeypatch.setattr(_json, "_parse", None)
+    assert Jsonl().read(str(tmp_path / "a.jsonl")).num_rows == 12
+    assert Jsonl(limit=5).read(str(tmp_path / "a.jsonl")).num_rows == 5
 
 
 def test_ids_are_kept_made_text_or_made_from_contents(tmp_path):

@@ -22,6 +22,7 @@ from tutelage.data.read.hf_dataset import HfDataset as ReadHfDataset
 from tutelage.data.read.jsonl import Jsonl as ReadJsonl
 from tutelage.data.read.parquet import Parquet as ReadParquet
 from tutelage.data.read.text import Text as ReadText
+from tutelage.data.write import jsonl as jsonl_module
 from tutelage.data.write.csv import Csv
 from tutelage.data.write.hf_dataset import HfDataset
 from tutelage.data.write.jsonl import Jsonl
@@ -37,6 +38,8 @@ PROOF = {
 }
 MUTATIONS = [
     ("src/tutelage/data/write/jsonl.py", ".encode() + b", '.encode("latin-1", "replace") + b'),
+    ("src/tutelage/data/write/jsonl.py", "_KNOWN_CONTROLS = (9, 10, 13)", "_KNOWN_CONTROLS = (0, 9, 10, 13)"),
+    ("src/tutelage/data/write/jsonl.py", '(b"\\t", rb"\\t"), ', ""),
     ("src/tutelage/data/write/csv.py", "str(value).lower() if", "str(value) if"),
     ("src/tutelage/data/write/parquet.py", "writer.write_table(table)", "writer.write_table(table.slice(1))"),
     ("src/tutelage/data/write/hf_dataset.py", '"filename": _FILE', '"filename": "x.arrow"'),
@@ -56,6 +59,12 @@ ROWS = st.lists(
     ),
     min_size=1,
     max_size=8,
+)
+ROWS_OF_TEXT = st.lists(
+    st.dictionaries(TEXT.filter(lambda name: name not in ("", "id")), TEXT, min_size=1, max_size=3)
+    | st.fixed_dictionaries({"text": st.text('a"\\\n\t\r\x00\x01\x7f\u2028é', max_size=12)}),
+    min_size=1,
+    max_size=5,
 )
 NESTED = st.fixed_dictionaries(
     {
@@ -274,3 +283,21 @@ def test_ids_that_differ_in_case_get_files_of_their_own(tmp_path):
     dataset = Dataset.from_rows([{"id": "A", "text": "1"}, {"id": "a", "text": "2"}, {"id": "a.txt", "text": "3"}])
     written = [Path(p).name for p in TextFolder().write(dataset, str(tmp_path / "out"))]
     assert written == ["A.txt", "a~2.txt", "a~3.txt"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(ROWS_OF_TEXT)
+def test_rows_of_text_are_written_as_json_writes_them(rows):
+    for shard in Dataset.from_rows(rows).shards():
+        for batch in shard.to_batches():
+            lines = jsonl_module._text_lines(batch)
+            expected = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist()).encode()
+            assert lines is None or lines == expected
+
+
+def test_rows_of_text_are_written_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonl_module, "to_line", None)
+    rows = [{"id": "a", "text": 'one "two"\n\\ é'}, {"id": "b", "text": ""}]
+    target = str(tmp_path / "a.jsonl")
+    Jsonl().write(Dataset.from_rows(rows), target)
+    assert list(ReadJsonl().read(target).rows()) == rows

@@ -13,6 +13,7 @@ from tutelage.core.dataset import Dataset
 from tutelage.core.dataset_builder import DatasetBuilder
 from tutelage.core.errors import ConfigError, InputError
 from tutelage.core.text import near as module
+from tutelage.core.text import shingle_sets
 from tutelage.core.text.minhash import MinHash, band_keys, shingles, signatures
 from tutelage.core.text.near import near_clusters
 from tutelage.core.text.words import split_words
@@ -22,10 +23,10 @@ PROOF = {"signals.near_duplicates": ["consistent", "verified"]}
 MUTATIONS = [
     ("src/tutelage/core/text/minhash.py", "np.add(values, shift, out=values)", "np.copyto(values, shift)"),
     ("src/tutelage/core/text/minhash.py", "key *= _P", "key *= np.uint64(1)"),
-    ("src/tutelage/core/text/minhash.py", 'normalize("NFD"', 'normalize("NFC"'),
+    ("src/tutelage/core/text/pieces.py", 'normalize("NFD"', 'normalize("NFC"'),
     ("src/tutelage/core/text/near.py", "members[here + step]", "members[here + 1]"),
-    ("src/tutelage/core/text/near.py", "np.maximum(joint[first:last] - both, 1)", "joint[first:last]"),
-    ("src/tutelage/core/text/near.py", "-lengths[rows], -priority[rows]", "lengths[rows], -priority[rows]"),
+    ("src/tutelage/core/text/shingle_sets.py", "np.maximum(joint[first:last] - both, 1)", "joint[first:last]"),
+    ("src/tutelage/core/text/near.py", "-length[rows], -priority[rows]", "length[rows], -priority[rows]"),
     ("src/tutelage/core/text/near.py", "for _ in range(2)", "for _ in range(1)"),
     ("src/tutelage/core/text/near.py", "split & (sizes > step)", "split & (sizes > step + 1)"),
     ("src/tutelage/signals/near_duplicates.py", "a == b for a, b", "a != b for a, b"),
@@ -133,7 +134,7 @@ def test_clusters_equal_those_of_all_pairs(min_jaccard):
     for seed in range(4):
         texts = corpus(seed)
         for minhash in (MinHash(), MinHash(n=2, bands=40, rows=2, seed=7)):
-            labels, _ = near_clusters(lambda: [pa.array(texts, pa.large_string())], minhash, min_jaccard)  # noqa: B023
+            labels, _ = near_clusters([pa.array(texts, pa.large_string())], minhash, min_jaccard)
             assert labels.tolist() == plain_clusters(texts, minhash, min_jaccard)
 
 
@@ -168,7 +169,7 @@ def test_near_copies_agree_with_those_of_datasketch():
         for other in index.query(one)
         if int(other) != row and jaccard(texts[row], texts[int(other)]) >= 0.85
     }
-    labels, _ = near_clusters(lambda: [pa.array(texts, pa.large_string())], MinHash(), 0.7)
+    labels, _ = near_clusters([pa.array(texts, pa.large_string())], MinHash(), 0.7)
     joined = sum(labels[a] == labels[b] for a, b in theirs)
     assert len(theirs) > 60 and joined >= 0.98 * len(theirs)
 
@@ -240,7 +241,7 @@ def test_neither_shards_nor_batches_nor_order_matter(monkeypatch):
     for row in rows:
         builder.add(row)
     monkeypatch.setattr(module, "BATCH_BYTES", 500)
-    monkeypatch.setattr(module, "_COMPARED", 300)
+    monkeypatch.setattr(shingle_sets, "_COMPARED", 300)
     assert {row["id"]: row for row in score_dataset(NearDuplicates(), builder.finish(), {}).rows()} == whole
     random.Random(0).shuffle(rows)
     assert {row["id"]: row for row in score(rows)} == whole

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import blake3
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tutelage.core.dataset import DROPPED_SCHEMA, QUARANTINE_SCHEMA, Dataset
 from tutelage.core.errors import InputError
@@ -13,6 +15,7 @@ from tutelage.core.shards import Shard, make_part
 
 ROWS_PER_SHARD = 50_000
 BYTES_PER_SHARD = 64 * 2**20
+_ROW = 64  # bytes that a row counts for besides its text
 
 
 class DatasetBuilder:
@@ -25,6 +28,8 @@ class DatasetBuilder:
     def __init__(self, rows_per_shard: int = ROWS_PER_SHARD) -> None:
         self._limit = rows_per_shard
         self._rows: list[dict[str, Any]] = []
+        self._texts: list[pa.Table] = []
+        self._held = 0
         self._pending = 0
         self._shards: list[Shard] = []
         self._schemas: list[pa.Schema] = []
@@ -38,10 +43,41 @@ class DatasetBuilder:
         """Add one row; returns its id."""
         identifier = self._identify(row)
         self._rows.append({"id": identifier, **{key: value for key, value in row.items() if key != "id"}})
-        self._pending += sum(len(v) for v in row.values() if isinstance(v, str)) + 64
-        if len(self._rows) >= self._limit or self._pending >= BYTES_PER_SHARD:
+        self._held += 1
+        self._pending += sum(len(v) for v in row.values() if isinstance(v, str)) + _ROW
+        if self._held >= self._limit or self._pending >= BYTES_PER_SHARD:
             self._flush()
         return identifier
+
+    def add_texts(self, table: pa.Table) -> bool:
+        """Add rows whose columns are all text, as `add` would one by one, into the same shards; False, and nothing
+        added, where an id is missing or not unique."""
+        ids = table.column("id").to_pylist()
+        if not all(ids):
+            return False
+        numbers = [_number(identifier) for identifier in ids]
+        fresh = set(numbers)
+        if len(fresh) < len(numbers) or not self._seen.isdisjoint(fresh):
+            return False
+        self._seen |= fresh
+        table = table.select(["id", *(name for name in table.column_names if name != "id")])
+        sizes = np.full(len(ids), _ROW, dtype=np.int64)
+        for column in table.columns:
+            sizes += pc.fill_null(pc.utf8_length(column), 0).to_numpy()
+        ends = np.cumsum(sizes)
+        start = 0
+        while start < len(ids):
+            before = ends[start - 1] if start else 0
+            full = int(np.searchsorted(ends, before + BYTES_PER_SHARD - self._pending)) + 1
+            end = min(full, start + self._limit - self._held, len(ids))
+            self._merge_rows()
+            self._texts.append(table.slice(start, end - start))
+            self._held += end - start
+            self._pending += int(ends[end - 1] - before)
+            if self._held >= self._limit or self._pending >= BYTES_PER_SHARD:
+                self._flush()
+            start = end
+        return True
 
     def add_table(self, table: pa.Table) -> None:
         """Add many rows at once."""
@@ -78,11 +114,7 @@ class DatasetBuilder:
                 self._schemas or [pa.schema([("id", pa.string())])], promote_options="permissive"
             )
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise InputError(
-                "a column changes its type between rows",
-                found=str(error).splitlines()[0],
-                remedy="give every row of the column one type",
-            ) from None
+            raise _changed(error) from None
         dropped = pa.table(
             {"id": [d[0] for d in self._dropped], "reason": [d[1] for d in self._dropped]}, schema=DROPPED_SCHEMA
         )
@@ -109,7 +141,7 @@ class DatasetBuilder:
     def _check_id(self, identifier: str | None) -> None:
         if not identifier:
             raise InputError("a row has no id", expected="a non-empty id", found=repr(identifier))
-        number = int.from_bytes(blake3.blake3(identifier.encode()).digest(length=8), "little")
+        number = _number(identifier)
         if number in self._seen:
             raise InputError(
                 "two rows have the same id",
@@ -120,15 +152,40 @@ class DatasetBuilder:
         self._seen.add(number)
 
     def _flush(self) -> None:
-        if not self._rows:
-            return
-        rows, self._rows, self._pending = self._rows, [], 0
-        self._add_shard(_table_of(rows))
+        self._merge_rows()
+        texts, self._texts, self._held, self._pending = self._texts, [], 0, 0
+        if texts:
+            self._add_shard(texts[0] if len(texts) == 1 else _joined(texts))
+
+    def _merge_rows(self) -> None:
+        """Makes the rows a table, behind those that came before them."""
+        if self._rows:
+            rows, self._rows = self._rows, []
+            self._texts.append(_table_of(rows))
 
     def _add_shard(self, table: pa.Table) -> None:
         self._schemas.append(table.schema)
         self._bytes += table.nbytes
         self._shards.append(Shard(table.num_rows, (make_part(table, self._bytes),)))
+
+
+def _number(identifier: str) -> int:
+    return int.from_bytes(blake3.blake3(identifier.encode()).digest(length=8), "little")
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise _changed(error) from None
+
+
+def _changed(error: Exception) -> InputError:
+    return InputError(
+        "a column changes its type between rows",
+        found=str(error).splitlines()[0],
+        remedy="give every row of the column one type",
+    )
 
 
 def _table_of(rows: list[dict[str, Any]]) -> pa.Table:

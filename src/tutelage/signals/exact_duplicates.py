@@ -5,15 +5,13 @@ decided by 128-bit blake2b. Of a set of equals the row with the lowest id is the
 `duplicate_of`, the others get its id; `duplicate_count` is the size of the set.
 """
 
-from collections import defaultdict
-
 import numpy as np
 import pyarrow as pa
 
 from tutelage.core.dataset import Dataset
 from tutelage.core.method import Inputs, Scorer, State
-from tutelage.core.text.duplicates import canonical, digest128
-from tutelage.core.text.rows import text_array, texts
+from tutelage.core.text.duplicates import equal_rows, text_keys
+from tutelage.core.text.rows import text_array
 
 CARD = {
     "name": "signals.exact_duplicates",
@@ -34,11 +32,11 @@ class ExactDuplicates(Scorer):
     strict: bool = False
 
     def fit(self, dataset: Dataset, inputs: Inputs) -> State:
-        sets: dict[bytes, list[str]] = defaultdict(list)
-        for shard in dataset.shards():
-            for identifier, text in zip(shard.column("id").to_pylist(), texts(shard)):
-                sets[digest128(canonical(text, self.strict))].append(identifier)
-        repeated = [sorted(ids) for ids in sets.values() if len(ids) > 1]
+        ids = dataset.ids()
+        keys = [text_keys(text_array(shard), self.strict) for shard in dataset.shards()]
+        rows, starts = equal_rows(np.concatenate(keys or [np.zeros((0, 2), np.uint64)]))
+        groups = np.split(rows, starts[1:-1]) if len(rows) else []
+        repeated = [sorted(ids[row] for row in group.tolist()) for group in groups]
         return {
             "original": {identifier: ids[0] for ids in repeated for identifier in ids},
             "count": {identifier: len(ids) for ids in repeated for identifier in ids},

@@ -11,7 +11,7 @@ Item, snippet and offset are those of a row's first hit of the smallest n-gram s
 (code points) of the row's text in NFC.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from tutelage.core.errors import InputError
 from tutelage.core.method import Inputs, Scorer, State
 from tutelage.core.text.ngrams import HashSet, ngram_hashes
 from tutelage.core.text.rows import pair_columns, string_column, text_array
-from tutelage.core.text.words import hash_words
+from tutelage.core.text.words import hash_words, text_batches
 
 CARD = {
     "name": "signals.ngram_overlap",
@@ -44,6 +44,15 @@ CARD = {
     "version": 1,
 }
 
+BATCH_BYTES = 1 << 20  # texts looked at together: their words fit the processor's cache
+TYPES = {
+    "contaminated": pa.bool_(),
+    "contamination_hits": pa.int64(),
+    "contamination_coverage": pa.float64(),
+    "contamination_item": pa.string(),
+    "contamination_snippet": pa.string(),
+    "contamination_offset": pa.int64(),
+}
 SHORTEST = 5  # words of an item that can still be checked as a whole
 
 
@@ -116,21 +125,30 @@ class NgramOverlap(Scorer):
         return state
 
     def score(self, shard: pa.Table, state: State, inputs: Inputs) -> dict[str, object]:
-        words = hash_words(text_array(shard), map_numbers=self.map_numbers)
+        known = {size: HashSet(state[f"hashes_{size}"]) for size in state["sizes"]}
+        parts = [self._found(batch, known, state) for batch in text_batches(text_array(shard), BATCH_BYTES)]
+        return {
+            name: pa.concat_arrays([pa.array(part[name], kind) for part in parts]) for name, kind in TYPES.items()
+        }
+
+    def _found(self, texts: pa.LargeStringArray, known: dict[int, HashSet], state: State) -> dict[str, Any]:
+        """The columns of some rows, against the `known` hashes of every n-gram size."""
+        words = hash_words(texts, map_numbers=self.map_numbers)
         rows = len(words.bounds) - 1
         hits = np.zeros(rows, dtype=np.int64)
         covered = np.zeros(len(words.hashes) + 1, dtype=np.int64)
         item: list[str | None] = [None] * rows
         snippet: list[str | None] = [None] * rows
         offset: list[int | None] = [None] * rows
-        owner = words.documents
-        for size in state["sizes"]:
+        for size, hashed in known.items():
             hashes, first = ngram_hashes(words, size)
-            places, ranks = HashSet(state[f"hashes_{size}"]).find(hashes)
+            places, ranks = hashed.find(hashes)
+            if not len(places):
+                continue
             starts = first[places]
             np.add.at(covered, starts, 1)
             np.add.at(covered, starts + size, -1)
-            found = owner[starts]
+            found = np.searchsorted(words.bounds, starts, side="right") - 1
             hits += np.bincount(found, minlength=rows)
             for row, at in zip(*np.unique(found, return_index=True)):
                 if item[row] is None:
@@ -141,12 +159,11 @@ class NgramOverlap(Scorer):
         inside = np.concatenate([[0], np.cumsum(np.cumsum(covered[:-1]) > 0)])
         lengths = np.diff(words.bounds)
         coverage = (inside[words.bounds[1:]] - inside[words.bounds[:-1]]) / np.maximum(lengths, 1)
-        contaminated = hits > 0 if self.decide == "any" else coverage >= self.min_coverage
         return {
-            "contaminated": contaminated,
+            "contaminated": hits > 0 if self.decide == "any" else coverage >= self.min_coverage,
             "contamination_hits": hits,
             "contamination_coverage": coverage,
-            "contamination_item": pa.array(item, pa.string()),
-            "contamination_snippet": pa.array(snippet, pa.string()),
-            "contamination_offset": pa.array(offset, pa.int64()),
+            "contamination_item": item,
+            "contamination_snippet": snippet,
+            "contamination_offset": offset,
         }

@@ -12,8 +12,11 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
 from tutelage.core.text.bloom import BloomFilter
+from tutelage.core.text.hashing import repeated
+from tutelage.core.text.words import text_batches, text_bytes
 
 Unit = Literal["line", "paragraph"]
 Spans = list[tuple[int, int]]
@@ -22,6 +25,13 @@ Splitter = Callable[[str], Spans]
 # Gives all (id, text), as often as it is called.
 Rows = Callable[[], Iterable[tuple[str, str]]]
 _BLOCK = 1 << 16  # hashes put into a filter at once
+_BATCH_BYTES = 1 << 20
+_blake = hashlib.blake2b
+_SPACE = 32
+# Lower-cases ASCII letters and makes all of its white space the same.
+_LOWER = bytes(
+    _SPACE if b < 128 and chr(b).isspace() else b + 32 if ord("A") <= b <= ord("Z") else b for b in range(256)
+)
 
 
 def canonical(text: str, strict: bool = False) -> str:
@@ -32,6 +42,52 @@ def canonical(text: str, strict: bool = False) -> str:
 def digest128(text: str) -> bytes:
     """128-bit hash of a text."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def text_keys(array: pa.LargeStringArray, strict: bool = False) -> np.ndarray:
+    """`digest128` of the canonical form of every text, uint64 [n, 2]."""
+    digests: list[bytes] = []
+    for batch in text_batches(array, _BATCH_BYTES):
+        data, offsets = text_bytes(batch)
+        forms = _slices(data.tobytes(), offsets[:-1], offsets[1:]) if strict else _canonical_forms(data, offsets)
+        digests += [_blake(form, digest_size=16).digest() for form in forms]
+    return keys_of(digests)
+
+
+def _canonical_forms(data: np.ndarray, offsets: np.ndarray) -> list[bytes]:
+    """`canonical` of every text as UTF-8: ASCII ones all at once, others one by one."""
+    folded = np.frombuffer(data.tobytes().translate(_LOWER), np.uint8)
+    space = folded == _SPACE
+    extra = space.copy()
+    extra[1:] &= space[:-1]
+    filled = np.flatnonzero(np.diff(offsets))
+    extra[offsets[filled]] = space[offsets[filled]]
+    bounds = offsets - np.searchsorted(np.flatnonzero(extra), offsets)
+    ends = bounds[1:].copy()
+    # Of the spaces at the end of a text one is left, the first.
+    ends[filled] -= space[offsets[filled + 1] - 1] & (bounds[filled] < ends[filled])
+    forms = _slices(folded[~extra].tobytes(), bounds[:-1], ends)
+    high = np.flatnonzero(data > 127)
+    for row in np.unique(np.searchsorted(offsets, high, side="right") - 1).tolist():
+        forms[row] = canonical(data[offsets[row] : offsets[row + 1]].tobytes().decode()).encode()
+    return forms
+
+
+def _slices(data: bytes, starts: np.ndarray, ends: np.ndarray) -> list[bytes]:
+    return [data[a:b] for a, b in zip(starts.tolist(), ends.tolist())]
+
+
+def equal_rows(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(members int64 [m], starts int64 [groups + 1]): the rows whose `keys`, uint64 [n, 2], occur at least twice,
+    group after group, each rising."""
+    members, _ = repeated(keys[:, 0])
+    members = members[np.lexsort((members, keys[members, 1], keys[members, 0]))]
+    ordered = keys[members]
+    fresh = np.ones(len(members), dtype=bool)
+    fresh[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    sizes = np.diff(np.append(np.flatnonzero(fresh), len(members)))
+    # A row may share only the first half of its key.
+    return members[np.repeat(sizes > 1, sizes)], np.append(0, np.cumsum(sizes[sizes > 1]))
 
 
 def shared_ids(rows: Iterable[tuple[str, str]], others: Iterable[tuple[str, str]]) -> list[str]:

@@ -8,9 +8,6 @@ P(candidate) = 1 - (1 - J^rows)^bands. Departure: arithmetic mod 2^32 instead of
 memory and a fraction of the time; shingles are mixed before, so the order of the h_k is as good as random.
 """
 
-import functools
-import re
-import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +15,10 @@ import pyarrow as pa
 
 from tutelage.core.text.hashing import hash64_many, mix64
 from tutelage.core.text.ngrams import ngram_hashes
-from tutelage.core.text.words import hash_words, text_bytes
+from tutelage.core.text.words import hash_words
 
-_BLOCK = 1 << 14  # shingles whose hash values are held at once: they stay in the first-level cache
+_BLOCK = 1 << 16  # shingles whose hash values are held at once: they stay in the second-level cache
 _P = np.uint64(0x9E3779B97F4A7C15)
-_BASIC_PLANE = range(0x300, 0x10000)
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class MinHash:
 def shingles(array: pa.LargeStringArray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """(hashes uint32 [G], bounds int64 [D + 1]): the word n-grams of every text, with repeats; a text of fewer
     than n words has none."""
-    words = hash_words(strip_marks(array), map_numbers=True)
+    words = hash_words(array, map_numbers=True, strip_marks=True)
     hashes, first = ngram_hashes(words, n)
     return (hashes >> np.uint64(32)).astype(np.uint32), np.searchsorted(first, words.bounds)
 
@@ -78,21 +74,3 @@ def band_keys(minima: np.ndarray, bands: int) -> np.ndarray:
             key += row
         mix64(key)
     return keys
-
-
-def strip_marks(array: pa.LargeStringArray) -> pa.LargeStringArray:
-    """The texts without diacritics: canonically decomposed, without combining marks (of the basic plane)."""
-    data, offsets = text_bytes(array)
-    high = np.flatnonzero(data > 127)
-    if not len(high):
-        return array
-    rows = array.to_pylist()
-    marks = _marks()
-    for d in np.unique(np.searchsorted(offsets, high, side="right") - 1).tolist():
-        rows[d] = marks.sub("", unicodedata.normalize("NFD", rows[d]))
-    return pa.array(rows, pa.large_string())
-
-
-@functools.cache
-def _marks() -> re.Pattern[str]:
-    return re.compile("[" + "".join(c for c in map(chr, _BASIC_PLANE) if unicodedata.category(c) == "Mn") + "]+")

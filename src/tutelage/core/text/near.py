@@ -2,12 +2,11 @@
 
 Edges join candidates (see `core.text.minhash`) whose sets of shingles have J = |S & T| / |S | T| >= min_jaccard;
 clusters are the connected components, so A ~ B ~ C are one cluster even if A and C differ. Neither the order of
-the rows nor how they lie in shards changes the clusters. Held in memory: one 64-bit key per band and row; the sets
-of the candidates lie in a scratch file, and texts are read a megabyte at a time.
+the rows nor how they lie in shards changes the clusters. Texts are read once, a megabyte at a time. In memory is
+one 64-bit key per band and row; shingles lie in scratch files.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tutelage.core.scratch import scratch_path
 from tutelage.core.text.hashing import repeated
 from tutelage.core.text.minhash import MinHash, band_keys, shingles, signatures
 from tutelage.core.text.rows import text_array
+from tutelage.core.text.shingle_sets import ShingleFile, ShingleSets
 from tutelage.core.text.words import text_batches
+from tutelage.core.threads import in_threads
 
 if TYPE_CHECKING:
     from tutelage.core.dataset import Dataset
 
-# Gives the texts in order, in batches, as often as it is called.
-Texts = Callable[[], Iterable[pa.LargeStringArray]]
 BATCH_BYTES = 1 << 20
 LARGE = 10  # rows of a cluster beyond which its diameter is reported
 REPORTED = 50  # clusters listed in a report
-_COMPARED = 1 << 20  # shingles compared at once
 
 
 @dataclass(frozen=True)
@@ -52,20 +49,24 @@ def near_duplicates(
     """Clusters of a dataset's rows and the row of each that stays: the highest priority (none is the lowest), then
     the longest text, then the lowest id. Without `min_jaccard` every candidate pair is an edge."""
 
+    lengths: list[np.ndarray] = []
+
     def texts() -> Iterable[pa.LargeStringArray]:
         for shard in dataset.shards():
-            yield from text_batches(text_array(shard), BATCH_BYTES)
+            for batch in text_batches(text_array(shard), BATCH_BYTES):
+                lengths.append(pc.utf8_length(batch).to_numpy())
+                yield batch
 
     priority = np.zeros(dataset.num_rows)
     if priority_column is not None:
         priority = np.nan_to_num(dataset.numpy(priority_column).astype(float), nan=-np.inf)
-    labels, report = near_clusters(texts, minhash, min_jaccard)
+    labels, report = near_clusters(texts(), minhash, min_jaccard)
     ids = dataset.ids()
-    lengths = np.concatenate([pc.utf8_length(batch).to_numpy() for batch in texts()] or [np.zeros(0)])
+    length = np.concatenate(lengths or [np.zeros(0)])
     kept = np.arange(len(ids))
     rows = np.flatnonzero(np.bincount(labels, minlength=len(ids))[labels] > 1)
     rank = np.argsort(np.argsort(np.array([ids[row] for row in rows], dtype=object), kind="stable"))
-    order = rows[np.lexsort((rank, -lengths[rows], -priority[rows], labels[rows]))]
+    order = rows[np.lexsort((rank, -length[rows], -priority[rows], labels[rows]))]
     fresh = np.append(True, labels[order][1:] != labels[order][:-1])[: len(order)]
     kept[order] = np.repeat(order[fresh], np.diff(np.append(np.flatnonzero(fresh), len(order))))
     large = [{"id": ids[kept[one.pop("row")]], **one} for one in report.pop("large")]
@@ -75,39 +76,52 @@ def near_duplicates(
     )
 
 
-def near_clusters(texts: Texts, minhash: MinHash, min_jaccard: float | None) -> tuple[np.ndarray, dict[str, Any]]:
-    """(labels int64 [D], facts): the lowest row of every row's cluster, its own where it is alone."""
-    keys, rows, total = _keys(texts, minhash)
-    members, starts = _buckets(keys, rows)
-    candidates = np.unique(members)
-    places = np.searchsorted(candidates, members)
-    labels = np.arange(total)
-    facts: dict[str, Any] = {"rows_too_short": total - len(rows), "pairs_compared": 0}
-    if min_jaccard is None:
-        joined, _ = _join(places, starts, len(candidates), lambda left, right: np.ones(len(left), dtype=bool))
-        labels[candidates] = candidates[joined]
-        grouped = _large(labels)
-        with ShingleSets(texts, minhash.n, np.sort(grouped[0])) as sets:
-            facts["large"] = _diameters(sets, labels, *grouped)
-        return labels, facts
-    with ShingleSets(texts, minhash.n, candidates) as sets:
-        similar = lambda left, right: sets.jaccard(left, right) >= min_jaccard  # noqa: E731
-        joined, facts["pairs_compared"] = _join(places, starts, len(candidates), similar)
-        labels[candidates] = candidates[joined]
-        facts["large"] = _diameters(sets, labels, *_large(labels))
+def near_clusters(
+    texts: Iterable[pa.LargeStringArray], minhash: MinHash, min_jaccard: float | None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """(labels int64 [D], facts): the lowest row of every row's cluster, its own where it is alone. The texts come
+    in order, in batches."""
+    with ShingleFile() as file:
+        keys, rows, total = _keys(texts, minhash, file)
+        members, starts = _buckets(keys, rows)
+        candidates = np.unique(members)
+        places = np.searchsorted(candidates, members)
+        labels = np.arange(total)
+        facts: dict[str, Any] = {"rows_too_short": total - len(rows), "pairs_compared": 0}
+        if min_jaccard is None:
+            joined, _ = _join(places, starts, len(candidates), lambda left, right: np.ones(len(left), dtype=bool))
+            labels[candidates] = candidates[joined]
+            grouped = _large(labels)
+            with ShingleSets(file, np.sort(grouped[0])) as sets:
+                facts["large"] = _diameters(sets, labels, *grouped)
+            return labels, facts
+        with ShingleSets(file, candidates) as sets:
+            similar = lambda left, right: sets.jaccard(left, right) >= min_jaccard  # noqa: E731
+            joined, facts["pairs_compared"] = _join(places, starts, len(candidates), similar)
+            labels[candidates] = candidates[joined]
+            facts["large"] = _diameters(sets, labels, *_large(labels))
     return labels, facts
 
 
-def _keys(texts: Texts, minhash: MinHash) -> tuple[np.ndarray, np.ndarray, int]:
-    """(keys uint64 [bands, d], rows int64 [d], number of rows): band keys of the rows with a signature."""
+def _keys(
+    texts: Iterable[pa.LargeStringArray], minhash: MinHash, file: ShingleFile
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """(keys uint64 [bands, d], rows int64 [d], number of rows): band keys of the rows with a signature, and the
+    shingles of all rows into `file`."""
+
+    def of(batch: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        found, bounds = shingles(batch, minhash.n)
+        minima, documents = signatures(found, bounds, minhash)
+        return found, bounds, band_keys(minima, minhash.bands), documents
+
     keys = [np.zeros((minhash.bands, 0), dtype=np.uint64)]
     rows = [np.zeros(0, dtype=np.int64)]
     total = 0
-    for batch in texts():
-        minima, documents = signatures(*shingles(batch, minhash.n), minhash)
-        keys.append(band_keys(minima, minhash.bands))
+    for found, bounds, key, documents in in_threads(of, texts):
+        file.add(found, bounds)
+        keys.append(key)
         rows.append(documents + total)
-        total += len(batch)
+        total += len(bounds) - 1
     return np.concatenate(keys, axis=1), np.concatenate(rows), total
 
 
@@ -168,68 +182,6 @@ def _union(labels: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarra
         np.minimum.at(labels, np.maximum(a, b)[apart], np.minimum(a, b)[apart])
         while not np.array_equal(shorter := labels[labels], labels):
             labels = shorter
-
-
-class ShingleSets:
-    """The sets of shingles of chosen rows, in a scratch file; `rows` int64 [c], rising."""
-
-    def __init__(self, texts: Texts, n: int, rows: np.ndarray) -> None:
-        self.rows = rows
-        self._file = scratch_path(".shingles")
-        sizes = np.zeros(len(rows), dtype=np.int64)
-        total = 0
-        with self._file.open("wb") as out:
-            for batch in texts() if len(rows) else ():
-                first, last = np.searchsorted(rows, (total, total + len(batch)))
-                chosen = batch.take(pa.array(rows[first:last] - total))
-                hashes, bounds = shingles(chosen, n)
-                owner = np.repeat(np.arange(len(chosen), dtype=np.uint64), np.diff(bounds))
-                distinct = np.sort(owner << np.uint64(32) | hashes)
-                distinct = distinct[np.append(True, distinct[1:] != distinct[:-1])[: len(distinct)]]
-                sizes[first:last] = np.bincount(
-                    (distinct >> np.uint64(32)).astype(np.int64), minlength=last - first
-                )
-                (distinct & np.uint64(0xFFFFFFFF)).astype(np.uint32).tofile(out)
-                total += len(batch)
-        self._bounds = np.append(0, np.cumsum(sizes))
-        self._values: np.ndarray = np.zeros(0, dtype=np.uint32)
-        if self._bounds[-1]:
-            self._values = np.memmap(self._file, dtype=np.uint32, mode="r")
-
-    def __enter__(self) -> "ShingleSets":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._values = np.zeros(0, dtype=np.uint32)
-        # Where a mapped file cannot be removed it goes with the scratch folder.
-        with suppress(OSError):
-            self._file.unlink()
-
-    def jaccard(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Exact Jaccard similarity of the sets at places left[i] and right[i] of `rows`, float64."""
-        sizes = np.diff(self._bounds)
-        joint = sizes[left] + sizes[right]
-        found = np.empty(len(left))
-        ends = np.cumsum(joint)
-        first = 0
-        while first < len(left):
-            before = ends[first - 1] if first else 0
-            last = max(first + 1, int(np.searchsorted(ends, before + _COMPARED, side="right")))
-            keys = np.concatenate([self._tagged(left[first:last], sizes), self._tagged(right[first:last], sizes)])
-            keys.sort()
-            twice = keys[1:][keys[1:] == keys[:-1]] >> np.uint64(32)
-            both = np.bincount(twice.astype(np.int64), minlength=last - first)
-            found[first:last] = both / np.maximum(joint[first:last] - both, 1)
-            first = last
-        return found
-
-    def _tagged(self, places: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """The shingles of all the sets, each behind the number of its set."""
-        count = sizes[places]
-        number = np.repeat(np.arange(len(places)), count)
-        within = np.arange(len(number)) - np.repeat(np.cumsum(count) - count, count)
-        values = np.asarray(self._values[self._bounds[places][number] + within])
-        return number.astype(np.uint64) << np.uint64(32) | values
 
 
 def _large(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from tutelage.core.text.hashing import mix64
+from tutelage.core.text.pieces import change_pieces, without_marks
 
 _BLOCK = 1 << 16  # bytes per prefix sum: its arrays stay in the second-level cache
 _P = 0x9E3779B97F4A7C15
@@ -34,7 +35,8 @@ _ASCII_WORD = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyz")
 # Lower-cases letters and makes every separator zero; bytes of characters beyond ASCII stay as they are.
 _LOWER = bytes(b if b in _ASCII_WORD or b > 127 else b + 32 if 65 <= b <= 90 else 0 for b in range(256))
 _SPACELESS_LEADS = (0xE3, 0xE9)  # first and last lead byte of U+3000 to U+9FFF
-_DIGITS = (48, 57)
+_ZERO = 48
+_LOWER_MAPPED = bytes(_ZERO if 48 <= b <= 57 else b for b in _LOWER)
 
 
 def _powers(base: int, count: int) -> np.ndarray:
@@ -99,11 +101,17 @@ def text_batches(array: pa.LargeStringArray, size: int) -> Iterator[pa.LargeStri
     yield from (array[a:b] for a, b in itertools.pairwise(cuts) if b > a or b == 0)
 
 
-def hash_words(texts: Sequence[str | None] | pa.Array | pa.ChunkedArray, *, map_numbers: bool = False) -> Words:
-    """Hash every word of every text. `map_numbers` makes every run of digits the same ("0")."""
+def hash_words(
+    texts: Sequence[str | None] | pa.Array | pa.ChunkedArray,
+    *,
+    map_numbers: bool = False,
+    strip_marks: bool = False,
+) -> Words:
+    """Hash every word of every text. `map_numbers` makes every run of digits the same ("0"); `strip_marks` takes
+    diacritics off the text first."""
     data, offsets = text_bytes(texts)
-    data, folded, offsets = _fold(data, offsets)
-    folded = np.frombuffer(folded.tobytes().translate(_LOWER), np.uint8)
+    data, folded, offsets = _fold(data, offsets, strip_marks)
+    folded = np.frombuffer(folded.tobytes().translate(_LOWER_MAPPED if map_numbers else _LOWER), np.uint8)
     starts, ends = _word_edges(folded, offsets)
     hashes = np.empty(len(starts), dtype=np.uint64)
     first = 0
@@ -111,36 +119,29 @@ def hash_words(texts: Sequence[str | None] | pa.Array | pa.ChunkedArray, *, map_
         begin = int(starts[first])
         last = max(first + 1, int(np.searchsorted(ends, begin + _BLOCK, side="right")))
         block = folded[begin : int(ends[last - 1])]
-        s, e = starts[first:last] - begin, ends[first:last] - begin
-        hashes[first:last] = _hash_mapped(block, s, e) if map_numbers else _hash_block(block, s, e)
+        hashes[first:last] = _hash_block(block, starts[first:last] - begin, ends[first:last] - begin)
         first = last
+    if map_numbers:
+        _hash_numbers(folded, starts, ends, hashes)
     bounds = np.searchsorted(starts, offsets)
     return Words(hashes, starts, ends, bounds, data, offsets)
 
 
-def _fold(data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(text, text for hashing, offsets): documents beyond ASCII are composed (NFC) and lower-cased by Python."""
-    high = np.flatnonzero(data > 127)
-    if not len(high):
+def _fold(data: np.ndarray, offsets: np.ndarray, strip: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(text, text for hashing, offsets): what lies beyond ASCII is composed (NFC) and lower-cased by Python."""
+    if not (data > 127).any():
         return data, data, offsets
-    changed: dict[int, tuple[bytes, bytes]] = {}
-    for d in np.unique(np.searchsorted(offsets, high, side="right") - 1).tolist():
-        text = unicodedata.normalize("NFC", bytes(data[offsets[d] : offsets[d + 1]]).decode("utf-8"))
-        changed[d] = text.encode(), _NOT_WORD.sub(_blank, _lower(text)).encode()
-    lengths = np.diff(offsets)
-    touched = list(changed)
-    moved = np.array([len(changed[d][0]) for d in touched])
-    if np.array_equal(lengths[touched], moved):
-        raw, folded = data.copy(), data.copy()
-        for d, (composed, lowered) in changed.items():
-            raw[offsets[d] : offsets[d + 1]] = np.frombuffer(composed, np.uint8)
-            folded[offsets[d] : offsets[d + 1]] = np.frombuffer(lowered, np.uint8)
-        return raw, folded, offsets
-    lengths[touched] = moved
-    same = {d: (piece := bytes(data[offsets[d] : offsets[d + 1]]), piece) for d in range(len(lengths))}
-    pairs = [changed.get(d) or same[d] for d in range(len(lengths))]
-    raw, folded = (np.frombuffer(b"".join(parts), np.uint8) for parts in zip(*pairs))
-    return raw, folded, np.concatenate([[0], np.cumsum(lengths)])
+    (raw, folded), offsets = change_pieces(data, offsets, _stripped if strip else _composed, 2)
+    return np.frombuffer(raw, np.uint8), np.frombuffer(folded, np.uint8), offsets
+
+
+def _composed(piece: str) -> tuple[str, str]:
+    text = unicodedata.normalize("NFC", piece)
+    return text, _NOT_WORD.sub(_blank, _lower(text))
+
+
+def _stripped(piece: str) -> tuple[str, str]:
+    return _composed(without_marks(piece))
 
 
 def _lower(text: str) -> str:
@@ -164,7 +165,8 @@ def _word_edges(data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.n
     inner = offsets[:-1][np.diff(offsets) > 0]
     start[inner] = word[inner]
     low, high = _SPACELESS_LEADS
-    start |= (data >= low) & (data <= high)
+    if data.max() >= low:
+        start |= (data >= low) & (data <= high)
     end = word.copy()
     end[:-1] &= ~word[1:] | start[1:]
     return np.flatnonzero(start), np.flatnonzero(end) + 1
@@ -178,17 +180,24 @@ def _hash_block(block: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.n
     return mix64((prefix[ends] - prefix[starts]) * inverses[starts])
 
 
-def _hash_mapped(block: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    digit = (block >= _DIGITS[0]) & (block <= _DIGITS[1])
-    if not digit.any():
-        return _hash_block(block, starts, ends)
-    kept = np.ones(len(block), dtype=bool)
-    kept[1:] = ~(digit[1:] & digit[:-1])
-    # A document may begin with a digit right behind one that ends with a digit.
-    kept[starts] = True
-    place = np.zeros(len(block) + 1, dtype=np.int64)
-    np.cumsum(kept, out=place[1:])
-    return _hash_block(np.where(digit, np.uint8(_DIGITS[0]), block)[kept], place[starts], place[ends])
+def _hash_numbers(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, hashes: np.ndarray) -> None:
+    """Hash the words with several digits in a row again, with one zero for each run; all digits are zeros."""
+    zeros = np.flatnonzero(data == _ZERO)
+    second = zeros[1:][zeros[1:] - zeros[:-1] == 1]
+    if not len(second):
+        return
+    again = np.searchsorted(starts, second, side="right") - 1
+    again = again[np.append(True, again[1:] != again[:-1])]
+    lengths = ends[again] - starts[again]
+    last = np.cumsum(lengths)
+    first = last - lengths
+    block = data[np.repeat(starts[again] - first, lengths) + np.arange(last[-1])]
+    extra = np.zeros(len(block), dtype=bool)
+    extra[1:] = (block[1:] == _ZERO) & (block[:-1] == _ZERO)
+    extra[first] = False
+    gone = np.flatnonzero(extra)
+    moved = [edges - np.searchsorted(gone, edges) for edges in (first, last)]
+    hashes[again] = _hash_block(block[~extra], *moved)
 
 
 def _tables(length: int) -> tuple[np.ndarray, np.ndarray]:

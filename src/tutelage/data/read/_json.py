@@ -1,11 +1,20 @@
-"""JSON records as a stream: one object per line, or the items of one array, with the place of each."""
+"""JSON records as a stream: one object per line, or the items of one array, with the place of each.
+
+Lines whose values are all text may be taken a block at a time, as a table that Arrow parses. A block in which
+anything is not as it should be is read line by line, so that errors are the same and name their line.
+"""
 
 import codecs
+import functools
+import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.json
 
 from tutelage.core.errors import InputError
 from tutelage.data.read._files import damaged, decode, empty_file, lines, open_binary, without_mark
@@ -14,14 +23,19 @@ from tutelage.data.read._rows import Rows
 _SPACE = " \t\r\n"
 # NaN and infinities are read as Python reads them and refused by `_types`, which knows the column.
 _DECODER = json.JSONDecoder()
+_BLOCK = 1 << 20  # bytes of lines parsed at once
+# Takes a table of text columns and says whether it did.
+Take = Callable[[pa.Table], bool]
 
 
-def records(path: Path, name: str, rows: Rows) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, object) of every record of a file; what is no record goes to `rows.bad`."""
+def records(path: Path, name: str, rows: Rows, take: Take | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) of every record of a file that `take` did not take with its block; what is no record goes to
+    `rows.bad`."""
     try:
         with open_binary(path) as stream:
             head = _peek(stream)
-            found = _items if without_mark(head).lstrip()[:1] == b"[" else _lines
+            array = without_mark(head).lstrip()[:1] == b"["
+            found = _items if array else functools.partial(_lines, take=take)
             some = False
             for place, value in found(stream, name, rows):
                 some = True
@@ -47,17 +61,88 @@ def _peek(stream: BinaryIO) -> bytes:
         raise damaged(error) from None
 
 
-def _lines(stream: BinaryIO, name: str, rows: Rows) -> Iterator[tuple[str, Any]]:
-    for number, line in lines(stream):
-        if not line.strip():
+def _lines(stream: BinaryIO, name: str, rows: Rows, take: Take | None) -> Iterator[tuple[str, Any]]:
+    number = 0
+    for block in _blocks(stream):
+        table = text_table(block) if take else None
+        if take and table is not None and take(table):
+            yield "", None
+            if rows.full:
+                return
+            number += table.num_rows
             continue
-        place = f"line {number}"
-        value = None
-        try:
-            value = _parse(decode(line), torn=not line.endswith(b"\n"))
-        except InputError as error:
-            rows.bad(error, name, place, line[:2000].decode("utf-8", "backslashreplace"))
-        yield place, value
+        for line in io.BytesIO(block):
+            number += 1
+            if line.isspace():
+                continue
+            place = f"line {number}"
+            value = None
+            try:
+                value = _parse(decode(line), torn=not line.endswith(b"\n"))
+            except InputError as error:
+                rows.bad(error, name, place, line[:2000].decode("utf-8", "backslashreplace"))
+            yield place, value
+
+
+def _blocks(stream: BinaryIO) -> Iterator[bytes]:
+    """Runs of whole lines of about `_BLOCK` bytes."""
+    if not (isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO)):
+        yield from _compressed_blocks(stream)
+        return
+    first = True
+    try:
+        while block := stream.read(_BLOCK):
+            block += stream.readline()
+            yield without_mark(block) if first else block
+            first = False
+    except OSError as error:
+        raise damaged(error) from None
+
+
+def _compressed_blocks(stream: BinaryIO) -> Iterator[bytes]:
+    """As `_blocks`; where the stream breaks off, the lines before come first."""
+    held: list[bytes] = []
+    total = 0
+    broken: InputError | None = None
+    try:
+        for _, line in lines(stream):
+            held.append(line)
+            total += len(line)
+            if total >= _BLOCK:
+                yield b"".join(held)
+                held, total = [], 0
+    except InputError as error:
+        broken = error
+    yield b"".join(held)
+    if broken is not None:
+        raise broken
+
+
+def text_table(block: bytes) -> pa.Table | None:
+    """The rows of these lines if each is one object whose values are all text or null, none of it doubtful; the
+    columns are those of the first line."""
+    count = block.count(b"\n") + (not block.endswith(b"\n"))
+    # With text values alone nothing nests and no string holds a line break: as many objects as lines that begin
+    # with a brace are one in each.
+    if not block.startswith(b"{") or block.count(b"\n{") + 1 != count:
+        return None
+    try:
+        first = json.loads(block[: block.find(b"\n") + 1 or len(block)])
+    except ValueError:
+        return None
+    if "id" not in first or not all(type(value) is str for value in first.values()):
+        return None
+    schema = pa.schema([(name, pa.string()) for name in first])
+    try:
+        table = pa.json.read_json(
+            pa.BufferReader(block),
+            pa.json.ReadOptions(use_threads=False, block_size=len(block) + 1),
+            pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+        )
+        table.validate(full=True)  # UTF-8
+    except pa.ArrowInvalid:
+        return None
+    return table if table.num_rows == count else None
 
 
 def _parse(text: str, torn: bool) -> Any:

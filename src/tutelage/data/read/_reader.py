@@ -7,6 +7,7 @@ reader makes rows of the files of a folder, one by one.
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pydantic import Field
 
 from tutelage.core.dataset import Dataset
@@ -51,7 +52,7 @@ class RecordReader(TableReader):
     """A file of JSON records: JSON Lines or one array, plain or compressed."""
 
     def fill(self, file: Path, name: str, rows: Rows) -> None:
-        for place, record in records(file, name, rows):
+        for place, record in records(file, name, rows, lambda table: self.take(table, name, rows)):
             try:
                 row = self.row(record)
             except InputError as error:
@@ -64,6 +65,10 @@ class RecordReader(TableReader):
     def row(self, record: dict[str, Any]) -> dict[str, Any]:
         """The row of a record; raises InputError for one that has none."""
         raise NotImplementedError
+
+    def take(self, table: pa.Table, name: str, rows: Rows) -> bool:
+        """Add records that are all text at once, where `row` would not change them; False if that cannot be."""
+        return False
 
 
 class TreeReader(Reader):

@@ -84,6 +84,20 @@ class Rows:
         self._builder.add(row)
         self.kept += 1
 
+    def add_texts(self, table: pa.Table, name: str) -> bool:
+        """Keep rows whose columns are all text and valid, as `add` would one by one; False, and none kept, where
+        that cannot be done."""
+        if self._limit is not None:
+            table = table.slice(0, self._limit - self.kept)
+        if self._mixed or not self._types.check_texts(table.column_names):
+            return False
+        self._flush()
+        if not self._builder.add_texts(table):
+            return False
+        self.kept += table.num_rows
+        self._kept_of[name] += table.num_rows
+        return True
+
     def add_table(self, table: pa.Table, name: str, first: int) -> None:
         """Keep the rows of an Arrow table whose first row is row number `first` (from 1) of file `name`."""
         table = plain_types(table)

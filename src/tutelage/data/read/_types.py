@@ -6,7 +6,7 @@ become 64-bit floats and lose digits.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tutelage.core.errors import InputError
@@ -40,6 +40,13 @@ class ColumnTypes:
                 clean[name] = _without_empty(value)
         self._kinds.update(changed)
         return clean or dict(row)
+
+    def check_texts(self, names: Sequence[str]) -> bool:
+        """Whether these columns may hold text in the next rows; then they are text from now on."""
+        if any(self._kinds.get(name, "text") != "text" for name in names):
+            return False
+        self._kinds.update(dict.fromkeys(names, "text"))
+        return True
 
 
 def _without_empty(value: Any) -> Any:

@@ -7,11 +7,12 @@ breaks this is named with its line. A byte-order mark of UTF-8 has no effect.
 
 from typing import Any
 
+import pyarrow as pa
 from pydantic import Field
 
 from tutelage.core.method import Reader
 from tutelage.data.read._reader import RecordReader
-from tutelage.data.read._rows import rename_row
+from tutelage.data.read._rows import Rows, rename_row
 
 CARD = {
     "name": "data.read.jsonl",
@@ -34,3 +35,6 @@ class Jsonl(RecordReader, Reader):
 
     def row(self, record: dict[str, Any]) -> dict[str, Any]:
         return rename_row(record, self.columns)
+
+    def take(self, table: pa.Table, name: str, rows: Rows) -> bool:
+        return not self.columns and rows.add_texts(table, name)
