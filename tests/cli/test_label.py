@@ -196,6 +196,8 @@ def test_report_export_and_import(mail, tmp_path, capfd):
         refused = tutelage(capfd, "label", tmp_path / "none", "--labels", "ham,spam_", "--import", file)
         assert refused.code == 2 and "nearest is 'spam_'" in refused.err and "record 3" in refused.err
         assert not (tmp_path / "none").exists()
+    other = tutelage(capfd, "label", mail, "--labels", "ham,spam_", "--export", "rows", tmp_path / "no.jsonl")
+    assert other.code == 2 and "nearest is 'spam_'" in other.err and "item m2, annotator ann" in other.err
     rows = tmp_path / "rows.jsonl"
     assert tutelage(capfd, *asked, "--export", "rows", rows).code == 0
     assert labels_in(rows) == {"m0": "ham", "m1": "ham", "m2": "spam", "m4": "ham", "m5": "spam"}

@@ -196,11 +196,14 @@ def _export(
     target: tuple[Format, Path],
     as_json: bool,
 ) -> None:
+    from tutelage.core.labelling.journal import read_answers
     from tutelage.core.labelling.queue import answer_files, gathered
     from tutelage.runs.labelling import interchange
 
     queue, labelled = asked
     files = answer_files(path) if out is None and path.is_dir() else [_answers(path, out)]
+    for one in files:
+        queue.check(read_answers(one), one)
     given = gathered(files)
     kind, file = target
     if kind is Format.rows:
