@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tutelage.runs.ledger import Ledger
 
 MUTATIONS = [
     ("src/tutelage/cli/label.py", "if left and not server.finished.is_set():", "if False:"),
-    ("src/tutelage/cli/label.py", "file=sys.stderr if as_json else sys.stdout", "file=sys.stdout"),
+    ("src/tutelage/cli/label.py", "print_json(summary)", "note(str(summary))"),
     ("src/tutelage/runs/labelling/sources.py", 'if not row.get("label")]', "]"),
     (
         "src/tutelage/runs/engine.py",
@@ -45,11 +46,16 @@ def running(*arguments: object) -> Iterator[tuple[subprocess.Popen, Client]]:
     """The command in a process of its own, and its page."""
     command = [sys.executable, "-c", START, "label", *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A command that says nothing ends the test, too.
+    patience = threading.Timer(60, process.kill)
+    patience.start()
     try:
-        url = process.stdout.readline().strip()
-        assert url.startswith("http://127.0.0.1:"), process.stderr.read()
+        said = process.stderr if "--json" in arguments else process.stdout
+        url = next((line.strip() for line in said if line.startswith("http://127.0.0.1:")), "")
+        assert url, process.stderr.read()
         yield process, Client(url)
     finally:
+        patience.cancel()
         process.kill()
         process.communicate()
 
@@ -104,15 +110,10 @@ def test_ctrl_c_says_how_to_go_on(mail):
 
 
 def test_json_keeps_standard_output_for_the_summary(mail):
-    command = [sys.executable, "-c", START, "label", mail, "--labels", "ham,spam", "--annotator", "ann", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        url = next(line for line in process.stderr if line.startswith("http")).strip()
-        Client(url).post("answer", id="m0", label="ham", seconds=1)
-        Client(url).post("finish")
+    with running(mail, "--labels", "ham,spam", "--annotator", "ann", "--json") as (process, client):
+        client.post("answer", id="m0", label="ham", seconds=1)
+        client.post("finish")
         out, _ = process.communicate(timeout=20)
-    finally:
-        process.kill()
     summary = json.loads(out)
     assert process.returncode == 0 and summary["answered"] == 1 and summary["annotator"] == "ann"
 
