@@ -367,13 +367,15 @@ class TestExchange:
         }
         file = tmp_path / "export.json"
         file.write_text(json.dumps([task]), encoding="utf-8")
+        task["annotations"][1] |= {"lead_time": 1e999, "created_at": 5}
+        file.write_text(json.dumps([task]), encoding="utf-8")
         kind, (item,), answers = interchange.read_file(file)
         assert kind == "label-studio" and item == Item("17", "text number 1", "mixed")
         events = interchange.new_events(answers, queue(3), Answers(), kind)
         # The task's own number is not the item's id: its text says which one it is.
         assert [(e["id"], e["annotator"], e.get("label"), e["seconds"]) for e in events] == [
             ("i1", "ann@example.org", "positive", 2.0),
-            ("i1", "3", "mixed", 2.0),
+            ("i1", "3", "mixed", None),
             ("i1", "bob@example.org", None, 2.0),
         ]
 

@@ -16,6 +16,7 @@ from tutelage.core.errors import InputError, StoreError
 from tutelage.core.labelling.journal import Answers, Event, text_mark
 from tutelage.core.labelling.queue import Item, Queue, settled, voters
 from tutelage.core.labels import GOLD
+from tutelage.runs.labelling.session import plausible_seconds
 
 LABEL_STUDIO, ARGILLA = "label-studio", "argilla"
 QUESTION = "label"
@@ -28,9 +29,10 @@ Given = Mapping[str, Mapping[str, Event]]
 class Imported:
     """One answer of a file: `label` None is a skip."""
 
-    def __init__(self, item: Item, annotator: str, label: str | None, seconds: Any, at: str, where: str) -> None:
-        self.item, self.annotator, self.label, self.at, self.where = item, annotator, label, at, where
-        self.seconds = float(seconds) if isinstance(seconds, int | float) and seconds >= 0 else None
+    def __init__(self, item: Item, annotator: str, label: str | None, seconds: Any, at: Any, where: str) -> None:
+        self.item, self.annotator, self.label, self.where = item, annotator, label, where
+        self.seconds = plausible_seconds(seconds)
+        self.at = at if isinstance(at, str) else ""
 
 
 # -- writing ------------------------------------------------------------------------------------------------------
@@ -297,9 +299,7 @@ def _label_studio_task(task: Mapping[str, Any], where: str) -> tuple[Item, list[
             continue
         keys = (str(annotation.get("import_id")), str(annotation.get("id")))
         name = next((names[key] for key in keys if key in names), None) or _completed_by(annotation)
-        found.append(
-            Imported(item, name, label, annotation.get("lead_time"), annotation.get("created_at") or "", where)
-        )
+        found.append(Imported(item, name, label, annotation.get("lead_time"), annotation.get("created_at"), where))
     return item, found
 
 

@@ -98,7 +98,7 @@ class Session:
                     {
                         **facts,
                         "annotator": self.annotator,
-                        "seconds": _seconds(seconds),
+                        "seconds": plausible_seconds(seconds),
                         "text": text_mark(self.queue.items[place].text),
                         "key": key,
                     }
@@ -142,7 +142,7 @@ class Session:
         }
 
 
-def _seconds(given: Any) -> float | None:
+def plausible_seconds(given: Any) -> float | None:
     """The time that a page told, where it can be one."""
     if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
         return None
