@@ -23,7 +23,7 @@ MUTATIONS = [
     ("src/tutelage/models/prompt_classifier.py", 'if self.reduction == "mean" else 1', "if False else 1"),
     ("src/tutelage/models/prompt_classifier.py", "(texts).mean(axis=0)", "(texts)[0]"),
     ("src/tutelage/models/prompt_classifier.py", "room = max_length - self.longest", "room = max_length"),
-    ("src/tutelage/models/prompt_classifier.py", "        body = pattern.rstrip()\n", "        body = pattern\n"),
+    ("src/tutelage/models/prompt_classifier.py", "    body = pattern.rstrip()\n", "    body = pattern\n"),
     ("src/tutelage/adapters/verbaliser.py", "scores.argmax()", "scores.argmin()"),
     ("src/tutelage/training/objectives/verbaliser.py", "probs[c] * share", "probs[c]"),
     ("src/tutelage/training/objectives/verbaliser.py", '* values["scale"]', "* 1.0"),

@@ -42,6 +42,8 @@ def test_gold_is_dealt_evenly_and_a_text_is_not_beside_itself():
         assert [label[t] for t in row["gold_texts"]] == row["gold_labels"]
     own = beside(GOLD)
     assert all(row["text"] not in row["gold_texts"] for row in own.rows()) and own.num_rows == GOLD.num_rows
+    same = Dataset.from_rows({"id": f"s{i}", "text": ROWS[0]["text"], "label": "a"} for i in range(20))
+    assert all(row["gold_texts"] != [ROWS[0]["text"]] for row in beside(same).rows())
     assert made.hash != beside(data, count=2, seed=1).hash
     one = build("data.recipes.gold_beside")
     alone = apply_transform(one, GOLD.keep(np.arange(len(GOLD)) < 1, "x"), {"gold": Dataset.from_rows(ROWS[:1])})

@@ -15,12 +15,26 @@ import numpy as np
 
 from tutelage.core.errors import ConfigError, ModelError
 from tutelage.core.labels import LabelSpace
-from tutelage.models.classifier import Classifier, softmax
+from tutelage.models.classifier import Classifier, inner_model, softmax
 from tutelage.models.encode import Encoded, encode_prompt
-from tutelage.models.seam import Model
 
 SLOT = "{text}"
 Words = Mapping[str, Sequence[str]]
+
+
+def split_pattern(pattern: str) -> tuple[str, str, str]:
+    """(what stands before the text, what stands after it, white space before the word); raises ConfigError for a
+    pattern without one slot."""
+    if pattern.count(SLOT) != 1:
+        raise ConfigError(
+            "a pattern needs one slot for the text",
+            where=repr(pattern),
+            expected=f"{SLOT} once",
+            found=f"{pattern.count(SLOT)} times",
+        )
+    body = pattern.rstrip()
+    before, after = body.split(SLOT)
+    return before, after, pattern[len(body) :] or " "
 
 
 class Verbaliser:
@@ -31,19 +45,8 @@ class Verbaliser:
     """
 
     def __init__(self, model: Any, labels: LabelSpace, pattern: str, words: Words | None = None) -> None:
-        if pattern.count(SLOT) != 1:
-            raise ConfigError(
-                "a pattern needs one slot for the text",
-                where=repr(pattern),
-                expected=f"{SLOT} once",
-                found=f"{pattern.count(SLOT)} times",
-            )
         self.model, self.pattern = model, pattern
-        body = pattern.rstrip()
-        if body.endswith(SLOT):
-            body = pattern  # white space after the text itself is the pattern's own
-        space = pattern[len(body) :] or " "
-        self.before, self.after = body.split(SLOT)
+        self.before, self.after, space = split_pattern(pattern)
         self.answers: list[tuple[int, str, list[int]]] = []
         seen: dict[tuple[int, ...], str] = {}
         for number, name in enumerate(labels.names):
@@ -171,12 +174,5 @@ class PromptClassifier(Classifier):
         cls, folder: Path, labels: LabelSpace, settings: Mapping[str, Any], place: tuple[str, str]
     ) -> "PromptClassifier":
         """The classifier of `folder`; `settings` are those of its `classifier.json`, `place` device and dtype."""
-        model = inner_model(folder, settings, place)
+        model = inner_model(settings["load"], folder / "model", *place)
         return cls(labels, model, settings["patterns"], settings["words"], settings["reduction"], name=folder.name)
-
-
-def inner_model(folder: Path, settings: Mapping[str, Any], place: tuple[str, str]) -> Model:
-    """The model that a classifier was saved around."""
-    from tutelage.models.load import load_model
-
-    return load_model(settings["load"] or folder / "model", device=place[0], dtype=place[1])
