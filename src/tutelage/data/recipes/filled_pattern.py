@@ -1,4 +1,4 @@
-"""Texts with a pattern around them and their class's word filled in: continued pretraining on the form of the task.
+"""Texts in a pattern with the word of their class filled in: continued pretraining on the form of the task.
 
 text' = pattern with {text} replaced by the text, then the word of the row's class, as adapters.verbaliser would
 score it. Labels are gold or a model's own; a language model that goes on reading such texts (training.objectives.
