@@ -82,6 +82,7 @@ def make_rows(count=24, seed=0):
                 "gold_texts": [body[1]],
                 "gold_labels": ["a"],
                 "classes": ["a", "b"],
+                "label_probs": [0.9 - 0.8 * (number % 2), 0.1 + 0.8 * (number % 2)],
                 "predicted": ("a", "b")[number % 2],
                 "predicted_probs": [0.9 - 0.8 * (number % 2), 0.1 + 0.8 * (number % 2)],
                 "votes": [("a", "b", None)[(number + j * (number % 5)) % 3] for j in range(3)],

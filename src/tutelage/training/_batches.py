@@ -5,6 +5,7 @@ encoded, for the next step; they are part of the cursor, so a resumed run contin
 the budget ends is a document cut: its rest is discarded, since no step comes after.
 """
 
+import copy
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -168,10 +169,14 @@ class Batches:
     def state_dict(self) -> dict[str, Any]:
         waiting = [[d.ids, d.trained, d.example_id, d.weights, d.columns] for d in self._waiting]
         counts = {"dropped": self.dropped, "truncated": self.truncated}
-        return {"draws": self._draws.state_dict(), "waiting": waiting, **counts}
+        # What an objective learns while rows are drawn (thresholds of a selection) goes with the cursor.
+        kept: dict[str, Any] = getattr(self._objective, "state_dict", dict)()
+        return {"draws": self._draws.state_dict(), "waiting": waiting, "objective": copy.deepcopy(kept), **counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._draws.load_state_dict(state["draws"])
+        if state.get("objective"):
+            self._objective.load_state_dict(state["objective"])  # type: ignore[attr-defined]
         self._waiting = deque(
             Encoded(ids, trained, name, weights, columns=columns)
             for ids, trained, name, weights, columns in state["waiting"]
