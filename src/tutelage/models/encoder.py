@@ -104,13 +104,14 @@ class Encoder(Model):
                 )  # fmt: skip
         try:
             tokenizer = folder_tokenizer(folder, allow_remote_code)
-            module = AutoModel.from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                trust_remote_code=allow_remote_code,
-            )
+            with quiet():
+                module = AutoModel.from_pretrained(
+                    folder,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    trust_remote_code=allow_remote_code,
+                )
         except Exception as error:  # damaged files raise many types; all mean this folder cannot be used
             raise ModelError("the encoder cannot be loaded", where=folder, found=error) from error
         if max_length is None:

@@ -20,7 +20,6 @@ from tutelage.models.classifier import ARRAYS, Classifier, arrays_of
 from tutelage.models.packing import TokenBatch, collate
 from tutelage.models.peft_io import HEAD
 from tutelage.models.pooling import Pooling, encode_whole, pooled
-from tutelage.models.prompt_classifier import inner_model
 
 BATCH_TOKENS = 4096
 
@@ -145,9 +144,13 @@ class TunedClassifier(Classifier):
         cls, folder: Path, labels: LabelSpace, settings: Mapping[str, Any], place: tuple[str, str]
     ) -> "TunedClassifier":
         """The classifier of `folder`; `settings` are those of its `classifier.json`, `place` device and dtype."""
+        from tutelage.models.load import load_model
+
         arrays = arrays_of(folder / ARRAYS)
         head = linear(arrays["weight"], arrays["bias"])
-        return cls(labels, inner_model(folder, settings, place), head, settings["pooling"], name=folder.name)
+        # Not one that others share: this model is trained.
+        base = load_model(settings["load"] or folder / "model", device=place[0], dtype=place[1])
+        return cls(labels, base, head, settings["pooling"], name=folder.name)
 
 
 def linear(weight: np.ndarray, bias: np.ndarray) -> nn.Linear:

@@ -297,7 +297,7 @@ def _check_node(recipe: Recipe, node: Node, path: tuple[str | int, ...]) -> None
 
 
 def _needs_model(card: Card) -> bool:
-    # A Task that asks for none measures what the rows hold (labels against labels); an Adapter makes one from rows.
+    # A Task that asks for none measures what the rows hold (labels against labels); an Adapter makes its own.
     return card.kind in NEEDS_MODEL and bool(set(MAIN_MODEL) & set(card.inputs))
 
 
