@@ -91,3 +91,14 @@ def test_a_label_that_cannot_be_used_names_its_row(row, complaint):
     with pytest.raises(InputError, match=complaint) as caught:
         soft_labels(rows({"label": "b"}, row), LabelSpace(["a", "b"]))
     assert "row r1" in str(caught.value)
+
+
+def test_soft_labels_may_speak_of_classes_that_no_row_has_as_its_label():
+    rows = [
+        {"id": "a", "label": "x", "label_probs": [0.6, 0.3, 0.1], "classes": ["x", "y", "z"]},
+        {"id": "b", "label": "y", "label_probs": None, "classes": ["x", "y", "not meant"]},
+    ]
+    data = Dataset.from_rows(rows)
+    space = LabelSpace.of(data)
+    assert space.names == ("x", "y", "z")
+    assert np.allclose(soft_labels(data, space)[0], [[0.6, 0.3, 0.1], [0.0, 1.0, 0.0]])

@@ -99,7 +99,8 @@ class LabelSpace:
 
     @classmethod
     def of(cls, dataset: "Dataset", schema: "Dataset | None" = None, column: str = "label") -> "LabelSpace":
-        """The schema's classes, of which every label must be one; without a schema the sorted labels of the rows.
+        """The schema's classes, of which every label must be one; without a schema the sorted labels of the rows
+        and the classes of their soft labels.
 
         Raises InputError naming the first row with a label outside the schema and the nearest class, or when the
         rows have no label at all.
@@ -112,6 +113,10 @@ class LabelSpace:
                     space.index(row[column], f"row {row['id']}, field {column}")
             return space
         names = {name for table in dataset.shards([column]) for name in table.column(column).to_pylist()}
+        if column == "label" and {"label_probs", "classes"} <= set(dataset.column_names):
+            # A soft label speaks of classes too that are the likeliest in no row.
+            for row in dataset.rows(["label_probs", "classes"]):
+                names.update(row["classes"] or () if row["label_probs"] is not None else ())
         wrong = next((name for name in names if name is not None and not isinstance(name, str)), None)
         if wrong is not None:
             raise InputError(

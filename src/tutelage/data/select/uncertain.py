@@ -25,7 +25,7 @@ CARD = {
         "identifier": "arXiv:cmp-lg/9407020",
     },
     "summary": "Takes the rows a classifier is least sure of: least confidence, margin, entropy or disagreement.",
-    "reads": ["{columns}", "classes"],
+    "reads": ["predicted_probs?", "classes"],
     "cost": "one sort",
     "baseline": "data.select.random",
     "headline": "saves labels once a model is roughly right; early on, and in small pools, random is as good",
