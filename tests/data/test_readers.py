@@ -215,6 +215,15 @@ def test_csv_types_are_inferred_and_declared(tmp_path):
     assert "good" in error.value.remedy
 
 
+def test_csv_labels_are_names_and_an_empty_one_is_none(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label,note\none,1,\ntwo,,x\n", encoding="utf-8")
+    found = rows(Csv().read(str(path)))
+    assert [(row["label"], row["note"]) for row in found] == [("1", ""), (None, "x")]
+    renamed = rows(Csv(columns={"note": "label", "label": "grade"}).read(str(path)))
+    assert [(row["label"], row["grade"]) for row in renamed] == [(None, 1), ("x", None)]
+
+
 def test_csv_delimiter_rename_limit_and_suffix(tmp_path):
     (tmp_path / "a.csv").write_text("body;n\nx;1\ny;2\nz;3\n", encoding="utf-8")
     with pytest.raises(InputError, match="other separators") as error:

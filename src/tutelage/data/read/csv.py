@@ -4,7 +4,7 @@ Cells are text. A column becomes numbers when all its cells among the first 1,00
 leading zero, at most 18 digits) and booleans when all are `true` or `false`; the usual text columns and those
 that `types` calls text stay text. A later cell that does not fit the column's type is a named error, never a
 silent change. An empty cell is null in a column of numbers and empty text in a column of text: CSV cannot tell
-null from empty.
+null from empty. Labels are names, also when they are written as numbers, and an empty one is none: null.
 """
 
 import csv
@@ -38,6 +38,8 @@ CARD = {
 CellType = Literal["text", "number", "boolean"]
 SAMPLE = 1000
 ALWAYS_TEXT = {"id", "text", "prompt", "completion", "chosen", "rejected", "source", "source_id", "group"}
+# A row without a label has no class, not the class with the empty name.
+LABELS = {"label", "label_source", "gold"}
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?")
 _NOT_FINITE = {"nan", "inf", "infinity"}
@@ -100,13 +102,15 @@ class Csv(TableReader, Reader):
             sample = list(islice(records, SAMPLE))
             kinds: list[CellType] = [
                 self.types.get(column)
-                or ("text" if column in ALWAYS_TEXT else cell_type([cells[place] for _, cells in sample]))
+                or ("text" if column in ALWAYS_TEXT | LABELS else cell_type([cells[place] for _, cells in sample]))
                 for place, column in enumerate(header)
             ]
+            labels = LABELS & set(header)
             for source in (sample, records):
                 for line, cells in source:
                     try:
                         row = {c: convert(cell, k, c) for c, k, cell in zip(header, kinds, cells)}
+                        row |= {c: row[c] or None for c in labels}
                     except InputError as error:
                         rows.bad(error, name, f"line {line}", ",".join(cells))
                         continue
