@@ -53,7 +53,7 @@ def test_it_is_what_training_and_the_classifier_read(pattern):
 
 def test_bad_patterns_and_labels():
     with pytest.raises(ConfigError, match="pattern"):
-        fill(pattern="no slot")
+        build("data.recipes.filled_pattern", {"pattern": "no slot"})
     with pytest.raises(ConfigError, match="words"):
         fill(words={"m": []})
     with pytest.raises(InputError, match="row b") as error:

@@ -162,6 +162,8 @@ def test_rows_and_models_that_do_not_fit():
         trained(encoder())
     with pytest.raises(InputError, match="no labelled rows"):
         headed(encoder(), None)
+    with pytest.raises(InputError, match="one class"):
+        headed(encoder(), Dataset.from_rows(ROWS[:4]))
     schema = Dataset.from_rows([{"label": "a"}, {"label": "b"}])
     empty = build("adapters.classification_head", {"pooling": "last"})
     assert len(empty.convert({"base": encoder()}, None, {"labels": schema}).labels) == 2

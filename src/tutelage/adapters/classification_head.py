@@ -62,6 +62,13 @@ class ClassificationHead(Adapter):
                 expected="from: rows with text and label" + ("" if schema else ", or an input labels"),
             )
         space = LabelSpace.from_schema(schema) if rows is None else LabelSpace.of(rows, schema)
+        if len(space) < 2:
+            raise InputError(
+                "all labelled rows have one class, so there is nothing to tell apart",
+                where=self.name,
+                expected="at least two classes",
+                found=repr(space.names[0]),
+            )
         how = self.pooling if self.pooling != "auto" else "mean" if base.kind == "encoder" else "last"
         width = int(base.config.get_text_config().hidden_size)
         zero = linear(np.zeros((len(space), width)), np.zeros(len(space)))
