@@ -11,7 +11,9 @@ REAL_MODELS = True  # no stand-ins: these are the recipes as users run them
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
 # Arms spend what the baseline spends on its rows, of which scoring takes its share: fewer rows are scored, or the
 # baseline has more.
-LIMIT = {"preselect": 80, "skill-it": 80}
+LIMIT = {"preselect": 80, "skill-it": 80, "prediction-pretraining": 2225}
+# The packaged news come one class after the other.
+LIMIT |= {"self-training": 2225, "weak-labels": 2225}
 FEWER = {
     "miniplm": ["candidates.budget.tokens=1200"],
     "mates": ["probed.budget.rows=12", "tried.reference_rows=2", "tried.moment_rows=2", "tried.max_length=32"],
@@ -37,6 +39,13 @@ FEWER = {
         "reworded.max_new_tokens=16",
         "trained.budget.tokens=300",
         "compare.seeds=[0,1]",
+    ],
+    "weak-labels": ["compare.seeds=[0]", "seen.budget.rows=150", "test_rows.budget.rows=30"],
+    "self-training": [
+        "compare.seeds=[0]",
+        "sampled.budget.rows=60",
+        "test_rows.budget.rows=30",
+        "parted.parts={pool: 0.1, test: 0.9}",
     ],
     "qurating": ["sample.budget.rows=8", "judged.pairs_per_row=1", "judged.confidence=0"],
 }
@@ -67,6 +76,7 @@ def test_recipe_is_valid_as_written(file):
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_recipe_runs_small(file, model, tmp_path):
     models = {"base": model, "teacher": model.with_name("teacher"), "judge": model, "writer": model}
+    models |= {"encoder": model}
     compare = load_recipe(file).compare
     by_tokens = compare is not None and compare.at in ("equal_tokens", "none")
     changes = [f"models.{name}.load={models[name]}" for name in load_recipe(file).models]
@@ -83,5 +93,8 @@ def test_recipe_runs_small(file, model, tmp_path):
     failed = {arm["name"]: arm["failed"] for arm in trained if arm["failed"]}
     assert set(failed) <= {"destructive"}, failed
     parts = ("scored_tokens", "trained_tokens") if by_tokens else ("forward_flops", "backward_flops")
+    if compare is not None and compare.at == "equal_labels":
+        parts = ("labels",)
+        trained = [arm for arm in trained if arm["name"] != compare.oracle]
     spent = [sum(c[part] for c in arm["cost"] for part in parts) for arm in trained if not arm["failed"]]
     assert max(spent) <= 1.1 * min(spent), "arms at equal total cost"
