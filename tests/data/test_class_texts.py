@@ -114,7 +114,7 @@ def test_one_real_row_means_no_filter_and_no_row_is_an_error():
     lone = Dataset.from_rows(
         [*rows((("good", "sun"),)).rows(), {"id": "x", "text": "rain again today", "label": "bad"}]
     )
-    writer = ScriptedWriter(lambda p, s: f"mist number {s} here" if p.startswith("bad") else weather(p, s))
+    writer = ScriptedWriter(lambda p, s: f"fog number {s} here" if p.startswith("bad") else weather(p, s))
     with pytest.warns(UserWarning, match="'bad' has one real row"):
         found = apply_transform(ClassTexts(quantile=1.0), lone, {"writer": writer, "encoder": Encoder()})
     assert [row["label"] for row in found.rows()].count("bad") == 1

@@ -75,7 +75,7 @@ def test_values_tell_nothing_by_their_frequency(count):
 def test_seeds_and_limits():
     one, two, other = read(seed=1), read(seed=1), read(seed=2)
     assert one == two and one[0][0]["text"] != other[0][0]["text"]
-    assert [row["choices"] for row in one[1]] != [row["choices"] for row in other[1]]
+    assert [row["answer"] for row in one[1]] != [row["answer"] for row in other[1]]
     assert InventedFacts(limit=3).read().num_rows == 3
     with pytest.raises(ConfigError, match="takes no path"):
         InventedFacts().read("x")

@@ -113,6 +113,8 @@ def test_a_writer_answers_tasks_drawn_from_the_bank():
 def test_answers_that_are_not_in_the_passage_and_questions_that_hold_their_answer_are_refused():
     long = "the gate stays shut in winter because the lock freezes"
     assert refused(Task("q", f"Is it true that {long}", long), PASSAGE, True) == "answer_in_question"
+    eight = "the gate stays shut in winter because the"
+    assert refused(Task("q", f"Why {eight} what", f"{eight}, they say"), PASSAGE, False) == "answer_in_question"
     seven = "the gate stays shut in winter because"
     assert refused(Task("q", f"Why {seven} what", f"{seven}, they say"), PASSAGE, False) == ""
     assert refused(Task("q", "Who?", "a wolf"), PASSAGE, True) == "not_in_passage"

@@ -44,6 +44,13 @@ def test_right_and_wrong():
     assert model.asked == [(["user: say Oslo", "user: say Rome"], 5, 0.0, ("#",))]
 
 
+def test_an_answer_that_was_cut_off_is_wrong():
+    model = Echo()
+    model.generate = lambda prompts, **_: [Generation("Oslo", (), cut, 1) for cut in (False, True)]
+    found = score_dataset(Answered(), rows(("say Oslo", "Oslo"), ("again", "Oslo")), {"model": model})
+    assert found.column("correct").to_pylist() == [True, False]
+
+
 def test_what_cannot_be_scored_is_null():
     scorer = Answered(verifier={"use": "evaluation.local_tasks"})
     data = Dataset.from_rows([{"id": "a", "prompt": "say no", "answer": "no", "type": "mc"}])
@@ -65,8 +72,6 @@ def test_it_agrees_with_the_task_on_a_real_model():
     found = score_dataset(Answered(max_new_tokens=8, stop=ends), data, {"model": model})
     result = ExactMatch(max_new_tokens=8, stop=ends).evaluate(model, data, {})
     assert found.column("correct").to_pylist() == [bool(s) for s in result.items.table.column("score").to_pylist()]
-    cut = score_dataset(Answered(max_new_tokens=1, stop=()), data, {"model": model})
-    assert cut.column("correct").to_pylist() == [False] * 3
 
 
 def test_bad_input():

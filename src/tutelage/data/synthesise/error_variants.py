@@ -98,7 +98,7 @@ def _first(row: dict[str, Any], names: tuple[str, ...]) -> str:
 
 
 def is_wrong(value: Any, answer: str | None = None) -> bool | None:
-    """Whether a correctness says wrong: false, a number below one half, or a text other than the row's answer; None
+    """Whether a correctness says wrong: false, a number below one half, or a text other than its answer; None
     when it says nothing."""
     if value is None or value != value:
         return None
