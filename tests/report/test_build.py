@@ -9,7 +9,7 @@ from tutelage.core.errors import InputError
 from tutelage.core.store import Store
 from tutelage.models.toy import tiny_causal_lm
 from tutelage.report.build import build_view
-from tutelage.report.plots import item_differences, learning_curves, loss_curves
+from tutelage.report.plots import item_differences, learning_curves, loss_curves, round_curves
 from tutelage.report.render import render
 from tutelage.report.tables import training_rows
 from tutelage.runs import Recipe, run
@@ -200,5 +200,24 @@ def test_an_unknown_run_is_named(workspace, tmp_path):
 MUTATIONS = [
     ("src/tutelage/report/tables.py", "    found += training_rows(run)\n", ""),
     ("src/tutelage/report/tables.py", "part(dropped, trained + dropped)", "part(dropped, trained)"),
+    ("src/tutelage/report/plots.py", "if len(rounds) > 1:", "if True:"),
     ("src/tutelage/runs/compute.py", '("rows", "truncated_rows", "dropped_rows")', '("rows", "truncated_rows")'),
 ]
+
+
+def test_rounds_are_means_over_seeds_one_line_per_arm():
+    def entry(arm, seed, number, estimate):
+        return {
+            "arm": arm,
+            "seed": seed,
+            "round": number,
+            "step": "acc",
+            "result": {"metric": "accuracy", "estimate": estimate},
+        }
+
+    results = [entry("a", 0, 0, 0.5), entry("a", 1, 0, 0.7), entry("a", 0, 1, 0.8), entry("a", 1, 1, 0.9)]
+    results += [entry("once", 0, 0, 0.3), entry("a (search)", 0, 0, 0.0), entry("a (search)", 0, 1, 0.0)]
+    found = round_curves({"results": results})
+    assert list(found) == ["acc accuracy"]
+    (line,) = found["acc accuracy"]
+    assert (line.label, line.x) == ("a", [1.0, 2.0]) and line.y == pytest.approx([0.6, 0.85])

@@ -42,6 +42,9 @@ def plots(run: dict[str, Any], store: Store) -> list[tuple[str, Markup, str]]:
     for metric, curves in learning_curves(run, store).items():
         chart = line_chart(curves, title=metric, x_label="trained tokens", y_label=metric.partition("/")[2])
         found.append((f"While training: {metric}", chart, "What the evaluators of a training step reported."))
+    for metric, curves in round_curves(run).items():
+        chart = line_chart(curves, title=metric, x_label="round", y_label=metric.partition(" ")[2])
+        found.append((f"Round by round: {metric}", chart, "Mean over seeds of what each round's model reached."))
     return [plot for plot in found if plot[1]]
 
 
@@ -79,6 +82,24 @@ def learning_curves(run: dict[str, Any], store: Store) -> dict[str, list[Series]
             if len(points) > 1:
                 tokens, values = zip(*points)
                 found.setdefault(metric, []).append(Series(label, list(tokens), list(values)))
+    return found
+
+
+def round_curves(run: dict[str, Any]) -> dict[str, list[Series]]:
+    """ "step metric" -> one line per arm of a recipe that repeats: the mean over seeds in every round."""
+    values: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for entry in run["results"]:
+        if not (entry["arm"] or "").endswith("(search)"):
+            metric = f"{entry['step']} {entry['result']['metric']}"
+            rounds = values.setdefault(metric, {}).setdefault(entry["arm"] or entry["step"], {})
+            rounds.setdefault(entry["round"] or 0, []).append(entry["result"]["estimate"])
+    found: dict[str, list[Series]] = {}
+    for metric, arms in values.items():
+        for arm, rounds in arms.items():
+            if len(rounds) > 1:
+                numbers = sorted(rounds)
+                means = [float(np.mean(rounds[number])) for number in numbers]
+                found.setdefault(metric, []).append(Series(arm, [float(n + 1) for n in numbers], means))
     return found
 
 
