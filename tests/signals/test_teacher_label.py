@@ -9,7 +9,7 @@ import pytest
 
 from tutelage.core.apply import score_dataset
 from tutelage.core.dataset import Dataset
-from tutelage.core.errors import EndpointError, InputError
+from tutelage.core.errors import ConfigError, EndpointError, InputError
 from tutelage.core.labels import LabelSpace
 from tutelage.core.meter import Meter
 from tutelage.models.seam import Generation, LogLikelihood
@@ -20,6 +20,7 @@ from tutelage.signals.teacher_label import TeacherLabel, choice_scores, vote_sha
 
 PROOF = {"signals.teacher_label": ["consistent", "verified"]}
 MUTATIONS = [
+    ("src/tutelage/signals/teacher_label.py", "turn = _teacher.chats(teacher) and", "turn = True and"),
     ("src/tutelage/signals/teacher_label.py", "return sums / tokens", "return sums"),
     ("src/tutelage/signals/teacher_label.py", "return sums - empty if empty is not None else sums", "return sums"),
     (
@@ -128,6 +129,23 @@ def test_choices_are_scored_as_by_hand(model):
     # One by one they get what they got together.
     alone = ask(texts[2:], model, mode="choice", score_by="pmi", question="Is it spam?")
     assert column(alone, "teacher_probs")[0] == pytest.approx(column(found, "teacher_probs")[2], abs=1e-6)
+
+
+def test_a_template_of_your_own_is_gone_on_with(model):
+    found = ask(["Buy now"], model, mode="choice", template="Mail: {text}\nKind:", clip_words=1)
+    sums = np.array([sum(by_hand(model, "Mail: Buy\nKind:", f" {name}")) for name in SPACE.names])
+    assert column(found, "teacher_probs")[0] == pytest.approx(
+        list(np.exp(sums - np.logaddexp.reduce(sums))), abs=1e-4
+    )
+    chat = Scripted({"a": ["what", "spam"]}, chat=True)
+    chat.answers = {"a": ["what", "spam"]}
+    ask(["a"], chat, template="\na\n</text {text}")
+    assert chat.asked[0] == "\na\n</text a" and chat.asked[1].endswith("Answer:") and "<user>" not in chat.asked[1]
+    chat.kind = "endpoint"
+    ask(["a"], chat, template="\na\n</text {text}")
+    assert chat.asked[2] == "<user>\na\n</text a"
+    with pytest.raises(ConfigError, match="template"):
+        TeacherLabel(template="no place for the text")
 
 
 def test_names_that_the_tokenizer_cannot_tell_apart():

@@ -92,10 +92,12 @@ def chats(teacher: Any) -> bool:
     return getattr(teacher, "template", None) is not None or teacher.kind == "endpoint"
 
 
-def prompts_of(teacher: Any, talks: Sequence[Sequence[str]]) -> list[str]:
-    """Conversations that begin with the user and end before the teacher's next turn, as prompts; warns of those
-    that the teacher cannot take in whole."""
-    if chats(teacher):
+def prompts_of(teacher: Any, talks: Sequence[Sequence[str]], plain: bool = False) -> list[str]:
+    """Conversations that begin with the user and end before the teacher's next turn, as prompts; `plain` ones are
+    texts to go on with. Warns of those that the teacher cannot take in whole."""
+    if plain and teacher.kind != "endpoint":
+        found = [talk[0] if len(talk) == 1 else "\n".join([*talk, "Answer:"]) for talk in talks]
+    elif chats(teacher):
         roles = ("user", "assistant")
         found = [
             teacher.chat_prompt([{"role": roles[i % 2], "content": text} for i, text in enumerate(talk)])

@@ -78,12 +78,15 @@ def vote_shares(labels: Sequence[str | None], names: Sequence[str]) -> np.ndarra
 class TeacherLabel(Scorer):
     """`mode` choice needs log-likelihoods; answer works with every model that writes. `score` is how names are
     scored, `form` what an answer looks like (json: an endpoint is asked to keep to the schema), `samples` answers
-    are drawn at `temperature` (one is greedy). `clip_words` of each text are shown, `question` is put to it."""
+    are drawn at `temperature` (one is greedy). `clip_words` of each text are shown, `question` is put to it;
+    `template`, a text with {text} that the class's name goes on with, is put in place of all that, without tags: a
+    small model understands that better."""
 
     mode: Literal["choice", "answer"] = "choice"
     score_by: Literal["sum", "mean", "pmi"] = "sum"
     form: Literal["label", "json"] = "label"
     question: str = Field(default="Which class does the text belong to?", min_length=1)
+    template: str | None = Field(default=None, pattern=r"\{text\}")
     samples: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.7, gt=0)
     max_new_tokens: int = Field(default=24, ge=1)
@@ -142,13 +145,17 @@ class TeacherLabel(Scorer):
                 )
 
     def _options(self, teacher: Any, space: LabelSpace) -> list[str]:
-        return [name if _teacher.chats(teacher) else f" {name}" for name in space.names]
+        turn = _teacher.chats(teacher) and (self.template is None or teacher.kind == "endpoint")
+        return [name if turn else f" {name}" for name in space.names]
 
     def _scored(self, teacher: Any, space: LabelSpace, shown: Sequence[str]) -> list[Any]:
-        asked = _teacher.prompts_of(teacher, [[self._ask(text, space)] for text in shown])
+        talks = [[self._ask(text, space)] for text in shown]
+        asked = _teacher.prompts_of(teacher, talks, plain=self.template is not None)
         return teacher.loglikelihood([(one, name) for one in asked for name in self._options(teacher, space)])
 
     def _ask(self, text: str, space: LabelSpace) -> str:
+        if self.template is not None:
+            return self.template.replace("{text}", text)
         form = self.form if self.mode == "answer" else "label"
         return _teacher.question_of(text, space, self.question, form)
 
@@ -191,13 +198,14 @@ class TeacherLabel(Scorer):
         """(label, status, answer) of each conversation."""
         if not talks:
             return []
-        prompts = _teacher.prompts_of(teacher, talks)
+        plain = self.template is not None
+        prompts = _teacher.prompts_of(teacher, talks, plain=plain)
         heat = self.temperature if self.samples > 1 else 0.0
         if hasattr(teacher, "attempt"):
             schema = _teacher.schema_of(space) if self.form == "json" else None
             found = teacher.attempt(prompts, limit, heat, seeds, schema=schema)
         else:
-            stop = () if _teacher.chats(teacher) else ("\n",)
+            stop = () if _teacher.chats(teacher) and not plain else ("\n",)
             found = teacher.generate(prompts, max_new_tokens=limit, temperature=heat, stop=stop, seed=seeds)
         return [self._read(one, space) for one in found]
 
