@@ -14,7 +14,18 @@ RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"
 LIMIT = {"preselect": 80, "skill-it": 80, "prediction-pretraining": 2225}
 # The packaged news come one class after the other.
 LIMIT |= {"self-training": 2225, "weak-labels": 2225}
+LIMIT |= {"teacher-student": 2225}
+# Who gives the labels is what differs between the arms, and so is the price.
+PRICED_APART = {"teacher-student"}
 FEWER = {
+    "teacher-student": [
+        "compare.seeds=[0]",
+        "sample.budget.rows=80",
+        "audit.budget.rows=16",
+        "test_rows.budget.rows=30",
+        "politics.splits=1",
+        "politics.learner=linear",
+    ],
     "miniplm": ["candidates.budget.tokens=1200"],
     "mates": ["probed.budget.rows=12", "tried.reference_rows=2", "tried.moment_rows=2", "tried.max_length=32"],
     "datacomp": ["candidates.budget.tokens=1200"],
@@ -97,4 +108,4 @@ def test_recipe_runs_small(file, model, tmp_path):
         parts = ("labels",)
         trained = [arm for arm in trained if arm["name"] != compare.oracle]
     spent = [sum(c[part] for c in arm["cost"] for part in parts) for arm in trained if not arm["failed"]]
-    assert max(spent) <= 1.1 * min(spent), "arms at equal total cost"
+    assert file.stem in PRICED_APART or max(spent) <= 1.1 * min(spent), "arms at equal total cost"
