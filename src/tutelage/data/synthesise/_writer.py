@@ -21,6 +21,8 @@ from tutelage.core.text.sentences import sentence_spans
 BYTES_PER_TOKEN = 4
 BATCH = 32
 CARRIED = ("source", "kind", "package", "title", "split")
+# What ends a turn in common chat templates: an endpoint does not tell its own.
+_TURNS = re.compile(r"<\|[^<>|]{1,40}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>")
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)\]]*\s*$")
 _REFUSAL = re.compile(r"(?:i'?m sorry|i am sorry|sorry,|i can(?:no|')t |i am unable|as an ai\b)", re.IGNORECASE)
 
@@ -43,6 +45,7 @@ def material(text: str, writer: Any, name: str = "document") -> str:
     """`text` between tags that it cannot close, with what it is not."""
     for token in getattr(getattr(writer, "template", None), "specials", ()):
         text = text.replace(token, f"{token[:1]} {token[1:]}")
+    text = _TURNS.sub(lambda found: f"{found[0][:1]} {found[0][1:]}", text)
     mark = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     return (
         f"<{name} {mark}>\n{text}\n</{name} {mark}>\n\n"
