@@ -364,3 +364,17 @@ def test_ctrl_c_in_training_then_resume_gives_the_same_model(project, tmp_path, 
         for f in (whole, done.json())
     ]
     assert results[0]["estimate"] == results[1]["estimate"]
+
+
+def test_init_writes_a_recipe_for_a_classifier_from_labelled_texts(tmp_path, capfd):
+    texts = tmp_path / "texts.csv"
+    texts.write_text("text,label\none,a\ntwo,b\nthree,\n", encoding="utf-8")
+    made = tutelage(capfd, "init", tmp_path, "--labels", "texts.csv")
+    assert made.code == 0 and "for 2 classes" in made.out
+    assert "--labels a,b" in (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
+    assert tutelage(capfd, "validate", tmp_path / "recipe.yaml").code == 0
+    (tmp_path / "recipe.yaml").unlink()
+    texts.write_text("text,label\none,a\ntwo,\n", encoding="utf-8")
+    alone = tutelage(capfd, "init", tmp_path, "--labels", "texts.csv")
+    assert alone.code == 2 and "all labelled texts have one class" in alone.err
+    assert not (tmp_path / "recipe.yaml").exists()

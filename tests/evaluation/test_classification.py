@@ -7,7 +7,7 @@ from toy.labelled import labelled
 from tutelage.core.dataset import Dataset
 from tutelage.core.discovery import build
 from tutelage.core.errors import ConfigError, InputError
-from tutelage.evaluation.classification import macro_f1
+from tutelage.evaluation._classes import macro_f1
 from tutelage.models.toy import tiny_causal_lm
 
 PROOF = {"evaluation.classification": ["consistent", "verified"]}
@@ -17,8 +17,8 @@ MUTATIONS = [
         "scores.append(2 * both / either)",
         "scores.append(both / either)",
     ),
-    ("src/tutelage/evaluation/classification.py", "right = predicted == labels", "right = predicted <= labels"),
-    ("src/tutelage/evaluation/classification.py", "top >= model.threshold if", "top <= model.threshold if"),
+    ("src/tutelage/evaluation/_classes.py", "right = predicted == labels", "right = predicted <= labels"),
+    ("src/tutelage/evaluation/_classes.py", "top >= model.threshold", "top <= model.threshold"),
 ]
 
 

@@ -34,6 +34,7 @@ def test_uncertainty_equals_scipy():
     assert confidence.tolist() == [0.7, 1.0, 1 / 3]
     assert np.allclose(margin, [0.5, 1.0, 0.0])
     assert np.allclose(doubt, entropy(probs, base=3, axis=1))
+    assert [column.tolist() for column in uncertainty(np.ones((1, 1)))] == [[1.0], [1.0], [0.0]]
 
 
 def test_columns_say_what_the_classifier_says():

@@ -69,9 +69,17 @@ def folds_of(classes: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 
 def out_of_fold(
-    vectors: Any, probs: np.ndarray, weights: np.ndarray, gold: np.ndarray, settings: Mapping[str, Any]
+    vectors: Any,
+    probs: np.ndarray,
+    weights: np.ndarray,
+    gold: np.ndarray,
+    hashes: list[str],
+    settings: Mapping[str, Any],
 ) -> OutOfFold | None:
-    """Logits of the `gold` rows (bool [rows]) by heads fitted without their fold; the other rows are in every fit.
+    """Logits of the `gold` rows (bool [rows], texts hashed to `hashes`) by heads fitted without their fold.
+
+    The other rows are in every fit. Rows of a class that lost some to the fold count more, so that every fit has
+    the classes in the shares of all rows: with a few labels a class the held-out class would never be answered.
 
     Rows that are the only one of their class are left out: without them the class is unknown. None when fewer than
     two rows are left.
@@ -84,13 +92,20 @@ def out_of_fold(
     fold = np.full(len(classes), -1)
     fold[asked] = folds_of(classes[asked], settings["folds"], settings["seed"])
     logits = np.zeros((len(classes), probs.shape[1]))
+    shares = weights @ probs
     for number in np.unique(fold[asked]):
         held = fold == number
-        w, b = fit_head(vectors[~held], probs[~held], weights[~held], settings["C"])
+        left = weights[~held] @ probs[~held]
+        up = np.divide(shares, left, out=np.ones_like(shares), where=left > 0)
+        w, b = fit_head(vectors[~held], probs[~held] * up, weights[~held], settings["C"])
         logits[held] = np.asarray(vectors[held] @ w.T) + b
     # A class that a fold did not see stays possible, if hardly: an infinite loss would decide everything alone.
     found = np.maximum(logits[asked], -50.0)
-    return OutOfFold(logits=tuple(tuple(row) for row in found.tolist()), labels=tuple(classes[asked].tolist()))
+    return OutOfFold(
+        rows=tuple(hashes[row] for row in asked),
+        logits=tuple(tuple(row) for row in found.tolist()),
+        labels=tuple(classes[asked].tolist()),
+    )
 
 
 def linear_classifier(
@@ -114,7 +129,8 @@ def linear_classifier(
     absent = [label for label, bias in zip(space.names, b) if np.isinf(bias)]
     if absent:
         warnings.warn(f"no labelled row is of class {', '.join(absent)}: it will never be predicted", stacklevel=3)
-    classifier.out_of_fold = out_of_fold(vectors, probs, weights, gold_rows(dataset), settings)
+    hashes = [text_hash(text) for text in texts]
+    classifier.out_of_fold = out_of_fold(vectors, probs, weights, gold_rows(dataset), hashes, settings)
     counts = np.bincount(probs.argmax(axis=1), minlength=len(space))
     classifier.facts = {
         "rows": len(texts),
@@ -122,7 +138,7 @@ def linear_classifier(
         "rows_by_class": dict(zip(space.names, counts.tolist())),
         "absent": absent,
     }
-    classifier.fitted_on = frozenset(text_hash(text) for text in texts)
+    classifier.fitted_on = frozenset(hashes)
     return classifier
 
 

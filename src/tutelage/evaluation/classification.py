@@ -6,16 +6,15 @@ calibration error, and, where the classifier abstains below a threshold, the sha
 of right answers among these. Only gold labels measure anything: rows that a machine labelled are refused.
 """
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.core.errors import ConfigError, InputError
+from tutelage.core.errors import InputError
 from tutelage.core.labels import GOLD
 from tutelage.core.method import Inputs, Task
-from tutelage.core.stats.calibration import brier_score, expected_calibration_error
 from tutelage.core.text.rows import text_rows
+from tutelage.evaluation._classes import accuracy_of, require_classifier
 from tutelage.evaluation._shared import Measurement
 
 if TYPE_CHECKING:
@@ -36,16 +35,6 @@ CARD = {
 }
 
 
-def macro_f1(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Mean F1 over the classes that `labels` or `predicted` (int [n]) hold."""
-    scores = []
-    for kind in np.union1d(labels, predicted):
-        both = np.count_nonzero((predicted == kind) & (labels == kind))
-        either = np.count_nonzero(predicted == kind) + np.count_nonzero(labels == kind)
-        scores.append(2 * both / either)
-    return float(np.mean(scores))
-
-
 class Classification(Task):
     """Nothing to configure."""
 
@@ -55,38 +44,12 @@ class Classification(Task):
         Raises InputError for a row without a gold label or with a label that the classifier does not know, and
         ConfigError for a model that gives no classes.
         """
-        if getattr(model, "kind", "") != "classifier":
-            raise ConfigError(
-                "only a classifier can be measured so",
-                where=f"{self.name}: model",
-                expected="a classifier (adapters.linear_head, adapters.tfidf_classifier ...)",
-                found=f"kind {getattr(model, 'kind', type(model).__name__)}",
-            )
+        require_classifier(model, self.name)
         dataset.require("label")
         work = Measurement(self, model, dataset, inputs, identity=("text", "label"))
         labels = np.array([self._gold(row, model, work.where(row)) for row in work.rows])
         probs = model.predict_proba([text for _, text in text_rows(dataset)])
-        predicted, top = probs.argmax(axis=1), probs.max(axis=1)
-        right = predicted == labels
-        answered = top >= model.threshold if model.threshold is not None else np.ones(len(top), dtype=bool)
-        names = model.labels.names
-        for row, label, best, hit, p in zip(work.rows, labels, predicted, right, probs):
-            work.add(row, score=float(hit), prediction=names[best], target=names[label], p_correct=float(p[label]))
-        given = probs[np.arange(len(labels)), labels]
-        extra = {
-            "macro_f1": macro_f1(predicted, labels),
-            "nll": float(-np.log(np.maximum(given, 1e-12)).mean()),
-            "brier": brier_score(probs, labels),
-            "ece": expected_calibration_error(top, right),
-            "calibrated": float(model.calibration is not None),
-        }
-        if model.threshold is not None:
-            extra["answered"] = float(answered.mean())
-            extra["precision_answered"] = float(right[answered].mean()) if answered.any() else float("nan")
-        silent = [name for number, name in enumerate(names) if not (predicted == number).any()]
-        if silent:
-            warnings.warn(f"{model.name} never answers {', '.join(silent)}", stacklevel=2)
-        return work.result("accuracy", direction=1, extra=extra)
+        return accuracy_of(work, model, labels, probs)
 
     def _gold(self, row: dict[str, Any], model: Any, where: str) -> int:
         source = row.get("label_source") or GOLD

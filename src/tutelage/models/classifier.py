@@ -37,8 +37,10 @@ class Calibration(Record):
 
 
 class OutOfFold(Record):
-    """Scores of rows by classifiers fitted without them: `logits` [rows, classes], and `labels`: their classes."""
+    """Scores of rows by classifiers fitted without them: `logits` [rows, classes], `labels` their classes, `rows`
+    the hashes of their texts."""
 
+    rows: tuple[str, ...]
     logits: tuple[tuple[float, ...], ...]
     labels: tuple[int, ...]
 
@@ -282,7 +284,7 @@ _packaged: dict[tuple[str, str, str], Model] = {}
 
 
 def inner_model(packaged: str | None, folder: Path, device: str, dtype: str) -> Model:
-    """The model inside a saved classifier: a packaged one, kept for the next classifier, or the one in `folder`."""
+    """The model inside a saved classifier: a packaged one, kept for the next one read, or that in `folder`."""
     from tutelage.models.load import load_model
 
     if packaged is None:

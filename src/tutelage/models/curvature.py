@@ -6,7 +6,8 @@ sequence are g [T, d_out]; the gradient of its weight is G = g^T a [d_out, d_in]
   Lambda = mean over sequences of (Q_S^T G Q_A)^2, element by element
   (H + lambda)^-1 V = Q_S [(Q_S^T V Q_A) / (Lambda + lambda)] Q_A^T,  lambda = damping * mean(Lambda)
 H is the Fisher information where the labels behind g are drawn from the model itself, the empirical one where they
-are the data's. Nothing here depends on how a layer stores its weight, only on what goes in and comes back.
+are the data's. Nothing here depends on how a layer stores its weight, only on what goes in and comes back. Layers
+that read the same input share A and what is made of it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,7 +45,8 @@ class Sequences:
         return values.new_zeros(len(self.lengths), *values.shape[1:]).index_add_(0, owner, values)
 
 
-# Called for every layer of every batch: name, a [tokens, d_in], g [tokens, d_out], and whose tokens they are.
+# Called for every layer of every batch: name, a [tokens, d_in], g [tokens, d_out], and whose tokens they are. Layers
+# that read the same input come one after the other with the same object as a.
 Visit = Callable[[str, Tensor, Tensor, Sequences], None]
 # One pass over data that calls what it is given.
 Pass = Callable[[Visit], None]
@@ -69,31 +71,56 @@ class Factors:
 
 def fit_factors(run: Pass) -> dict[str, Factors]:
     """The factors of every layer that `run` visits; it is run twice."""
-    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    sums: dict[str, Tensor] = {}
+    inputs = _Shared()
 
     def gather(name: str, a: Tensor, g: Tensor, _: Sequences) -> None:
         if name not in sums:
-            sums[name] = (g.new_zeros(g.shape[1], g.shape[1]), a.new_zeros(a.shape[1], a.shape[1]))
-        outputs, inputs = sums[name]
-        outputs.addmm_(g.T, g)
-        inputs.addmm_(a.T, a)
+            sums[name] = g.new_zeros(g.shape[1], g.shape[1])
+        sums[name].addmm_(g.T, g)
+        inputs.add(name, a)
 
     run(gather)
     # Only the eigenvectors are used, so the two sums need not be divided by the number of tokens.
-    bases = {name: (_eigenvectors(s), _eigenvectors(a)) for name, (s, a) in sums.items()}
+    right = {owner: _eigenvectors(total) for owner, total in inputs.sums.items()}
+    bases = {name: (_eigenvectors(total), right[inputs.owner[name]]) for name, total in sums.items()}
     values = {name: s.new_zeros(len(s), len(a)) for name, (s, a) in bases.items()}
     count = dict.fromkeys(bases, 0)
+    turned: list[tuple[Tensor, Tensor]] = []
 
     def correct(name: str, a: Tensor, g: Tensor, sequences: Sequences) -> None:
-        outputs, inputs = bases[name]
-        turned = zip((g @ outputs).split(sequences.lengths), (a @ inputs).split(sequences.lengths))
-        for left, right in turned:
+        if not turned or turned[0][0] is not a:
+            turned[:] = [(a, a @ bases[name][1])]
+        pairs = zip((g @ bases[name][0]).split(sequences.lengths), turned[0][1].split(sequences.lengths))
+        for left, right in pairs:
             gradient = left.T @ right
             values[name].addcmul_(gradient, gradient)
         count[name] += len(sequences.lengths)
 
     run(correct)
     return {name: Factors(*bases[name], values[name] / count[name]) for name in bases}
+
+
+class _Shared:
+    """Sums of a^T a, one for all layers that read the same input: `sums` by the first such layer, `owner` of each
+    layer."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.owner: dict[str, str] = {}
+        self._last: tuple[str, Tensor] | None = None
+
+    def add(self, name: str, a: Tensor) -> None:
+        """The input of a layer in one batch."""
+        before = self._last[0] if self._last is not None and self._last[1] is a else name
+        owner = self.owner.setdefault(name, before)
+        if owner != before:
+            raise ModelError("a layer shares its input with another one in some batches only", where=name)
+        if owner == name:
+            if name not in self.sums:
+                self.sums[name] = a.new_zeros(a.shape[1], a.shape[1])
+            self.sums[name].addmm_(a.T, a)
+            self._last = (name, a)
 
 
 def _eigenvectors(matrix: Tensor) -> Tensor:
@@ -122,18 +149,26 @@ def linear_layers(model: "CausalLM", part: Part) -> tuple[dict[str, nn.Module], 
 @contextmanager
 def tapped(layers: Mapping[str, Any], seen: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
     """While open, every backward pass calls `seen(name, a, g)` for each layer with its inputs (and 1 for a bias)
-    [..., d_in] and the gradients of its outputs [..., d_out]."""
+    [..., d_in] and the gradients of its outputs [..., d_out]. Layers called with the same tensor, one after the
+    other, get the same object as a. Gradients begin at the first of the layers: nothing before it is passed."""
+    last: list[tuple[Tensor, bool, Tensor]] = []
 
-    def hook(name: str) -> Callable[..., None]:
-        def forward(module: Any, args: tuple[Any, ...], output: Tensor) -> None:
-            a = args[0].detach()
+    def with_one(given: Tensor, bias: bool) -> Tensor:
+        if not last or last[0][0] is not given or last[0][1] != bias:
+            a = given.detach()
+            last[:] = [(given, bias, torch.cat([a, a.new_ones(*a.shape[:-1], 1)], dim=-1) if bias else a)]
+        return last[0][2]
 
-            def arrived(g: Tensor) -> None:
-                one = [] if module.bias is None else [a.new_ones(*a.shape[:-1], 1)]
-                seen(name, torch.cat([a, *one], dim=-1) if one else a, g.detach())
-
+    def hook(name: str) -> Callable[..., Tensor | None]:
+        def forward(module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            a = with_one(args[0], module.bias is not None)
+            started = torch.is_grad_enabled() and not output.requires_grad
+            if started:
+                # Of a copy, since what needs gradients itself must not be changed in place afterwards.
+                output = output.detach().requires_grad_().clone()
             if output.requires_grad:
-                output.register_hook(arrived)
+                output.register_hook(lambda g: seen(name, a, g.detach()))
+            return output if started else None
 
         return forward
 
@@ -141,18 +176,16 @@ def tapped(layers: Mapping[str, Any], seen: Callable[[str, Tensor, Tensor], None
     try:
         yield
     finally:
+        last.clear()
         for handle in handles:
             handle.remove()
 
 
 @contextmanager
 def differentiated(model: "CausalLM") -> Iterator[None]:
-    """Evaluation mode with gradients of activations and of no weight: the cheapest backward pass there is."""
+    """Evaluation mode without gradients of weights; with `tapped`, the cheapest backward pass there is."""
     modes = [(module, module.training) for module in model.module.modules()]
     marks = [(parameter, parameter.requires_grad) for parameter in model.module.parameters()]
-    start = model.base_module.get_input_embeddings().register_forward_hook(
-        lambda _module, _args, output: output.requires_grad_()
-    )
     model.module.eval()
     for parameter, _ in marks:
         parameter.requires_grad_(False)
@@ -160,7 +193,6 @@ def differentiated(model: "CausalLM") -> Iterator[None]:
         with torch.enable_grad():
             yield
     finally:
-        start.remove()
         for parameter, mark in marks:
             parameter.requires_grad_(mark)
         for module, training in modes:
@@ -181,12 +213,17 @@ def model_pass(
         with differentiated(model):
             for numbers, batch in scoring_batches(model, documents):
                 keep = batch.segment_ids >= 0
+                full = bool(keep.all())
+                last: list[tuple[Tensor, Tensor]] = []
                 sequences = Sequences(numbers, [length for row in batch.lengths for length in row])
 
                 def seen(name: str, a: Tensor, g: Tensor) -> None:
                     if a.shape[:-1] != keep.shape:  # noqa: B023
                         raise ModelError("a layer does not see every token once", where=f"{model.name}: {name}")
-                    visit(name, a[keep].float(), g[keep].float(), sequences)  # noqa: B023
+                    if not last or last[0][0] is not a:  # noqa: B023
+                        last[:] = [(a, (a.flatten(0, 1) if full else a[keep]).float())]  # noqa: B023
+                    g = g.flatten(0, 1) if full else g[keep]  # noqa: B023
+                    visit(name, last[0][1], g.float(), sequences)  # noqa: B023
 
                 with tapped(layers, seen):
                     label_logps(model, batch, draws).sum().backward()

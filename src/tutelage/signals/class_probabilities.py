@@ -30,7 +30,9 @@ CARD = {
 
 
 def uncertainty(probs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(confidence, margin, entropy / log C), each [n], of probabilities [n, C] with C >= 2."""
+    """(confidence, margin, entropy / log C), each [n], of probabilities [n, C]; of one class all is certain."""
+    if probs.shape[1] == 1:
+        return probs[:, 0], probs[:, 0], np.zeros(len(probs))
     ordered = np.sort(probs, axis=1)
     logs = np.log(np.where(probs > 0, probs, 1.0))
     entropy = -(probs * logs).sum(axis=1) / np.log(probs.shape[1])
