@@ -22,6 +22,7 @@ FEWER = {
         "compare.seeds=[0]",
         "sample.budget.rows=80",
         "audit.budget.rows=16",
+        "asking.budget.rows=16",
         "test_rows.budget.rows=30",
         "politics.splits=1",
         "politics.learner=linear",
