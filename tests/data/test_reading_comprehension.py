@@ -30,8 +30,10 @@ MUTATIONS = [
         "permutation(list(bank))[:1]",
     ),
     ("src/tutelage/data/synthesise/_tasks.py", "if extractive and not _within", "if False and not _within"),
+    ("src/tutelage/data/synthesise/_tasks.py", 'match["how"] == "by"', "False"),
+    ("src/tutelage/data/synthesise/_tasks.py", 'and match["how"] in _PREPOSITIONS', ""),
     ("src/tutelage/data/synthesise/_tasks.py", "SHARED_WORDS = 8", "SHARED_WORDS = 9"),
-    ("src/tutelage/data/synthesise/_tasks.py", "words[0].casefold() not in _PRONOUNS", "True"),
+    ("src/tutelage/data/synthesise/_tasks.py", "words[0] not in _NO_SUBJECT", "True"),
     ("src/tutelage/data/synthesise/question_answer.py", "f\"{row['id']}/{n}\"", "f\"{row['id']}\""),
     ("src/tutelage/data/synthesise/question_answer.py", "if not kept:", "if False:"),
 ]
@@ -60,7 +62,16 @@ def test_rules_find_definitions_reasons_contrasts_and_titles():
             "the bridge never got a name",
         ),
     ]
-    assert mine("It is old. There was a time.") == [] and mine("Nothing to see") == []
+    assert (
+        mine("It is a bird. There was a time. On the flag there is a wolf.") == [] and mine("Nothing to see") == []
+    )
+    passage = "The tower is made of brick. Torwick was founded by Mara Lind. Torwick is best known for maps."
+    assert [(task.question, task.answer) for task in mine(passage)] == [
+        ("What is the tower made of?", "brick"),
+        ("By whom or what was Torwick founded?", "Mara Lind"),
+        ("What is Torwick best known for?", "maps"),
+    ]
+    assert mine("The boat was green and slow today") == mine("The door was opened and shut") == []
 
 
 def test_without_a_writer_passages_come_back_byte_for_byte():

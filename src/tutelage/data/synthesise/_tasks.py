@@ -1,9 +1,9 @@
 """Tasks about a passage: the bank a writer is asked from, the rules that find tasks without one, their gates.
 
-A task is a question with an answer. Rules: a definition ("X is a Y") asks what X is; "A because B" asks why A;
-"A, but B" and "However, B" ask what stands against A; a row's title is asked for. Gates: an extractive answer
-must occur in the passage, word for word but for case and punctuation; a question that shares eight words in a
-row with its own answer is refused.
+A task is a question with an answer. Rules: a definition ("X is a Y") asks what X is; "X was made by Y" asks by
+whom; "A because B" asks why A; "A, but B" and "However, B" ask what stands against A; a row's title is asked
+for. Gates: an extractive answer must occur in the passage, word for word but for case and punctuation; a
+question that shares eight words in a row with its own answer is refused.
 """
 
 import re
@@ -15,8 +15,15 @@ from tutelage.data.synthesise._writer import json_object
 
 SHARED_WORDS = 8
 MOST_SUBJECT_WORDS = 12
-_DEFINITION = re.compile(r"^(?P<subject>[^,;:]{3,120}?) (?P<verb>is|are|was|were) (?P<rest>[^;:]{2,200})$")
-_PRONOUNS = frozenset("it this that these those they he she we you i there here what which who".split())
+_SUBJECT = r"^(?P<subject>[^,;:]{3,120}?) (?P<verb>is|are|was|were) "
+_DEFINITION = re.compile(_SUBJECT + r"(?P<rest>(?:a|an|the|one) [^;:]{2,200})$")
+_PARTICIPLE = r"\w+(?:ed|en|wn)|made|built|held|kept|led|sold|born|bought|taught"
+_PASSIVE = re.compile(_SUBJECT + rf"(?P<done>(?:\w+ )?(?:{_PARTICIPLE})) (?P<how>\w+) (?P<rest>[^;:]{{2,200}})$")
+_PREPOSITIONS = frozenset("by of in on at for from to with as".split())
+# A subject that begins like this is none: "On the flag there is", "It was".
+_NO_SUBJECT = _PREPOSITIONS | frozenset(
+    "it this that these those they he she we you i there here what which who before after every when while".split()
+)
 _BECAUSE = re.compile(r"^(?P<fact>.{10,200}?),? because (?P<reason>.{5,200})$")
 _BUT = re.compile(r"^(?P<fact>.{10,200}?), (?:but|although|whereas) (?P<other>.{5,200})$")
 _HOWEVER = re.compile(r"^however,? (?P<other>.{10,200})$", re.IGNORECASE)
@@ -106,15 +113,23 @@ def mine(passage: str, title: str = "") -> list[Task]:
             found.append(Task("contrast", f"What stands against this: {match['fact']}?", match["other"]))
         elif (match := _HOWEVER.match(sentence)) and before:
             found.append(Task("contrast", f"What stands against this: {before}?", match["other"]))
-        elif (match := _DEFINITION.match(sentence)) and _defined(match["subject"]):
-            subject = match["subject"]
-            if subject.split()[0] in ("The", "A", "An"):
-                subject = subject[0].lower() + subject[1:]
-            found.append(Task("definition", f"What {match['verb']} {subject}?", match["rest"]))
+        elif (match := _DEFINITION.match(sentence)) and _is_subject(match["subject"]):
+            found.append(Task("definition", f"What {match['verb']} {_inside(match['subject'])}?", match["rest"]))
+        elif (
+            (match := _PASSIVE.match(sentence)) and _is_subject(match["subject"]) and match["how"] in _PREPOSITIONS
+        ):
+            asked = f"{match['verb']} {_inside(match['subject'])} {match['done']}"
+            question = f"By whom or what {asked}?" if match["how"] == "by" else f"What {asked} {match['how']}?"
+            found.append(Task("fact", question, match["rest"]))
         before = sentence
     return found
 
 
-def _defined(subject: str) -> bool:
-    words = subject.split()
-    return len(words) <= MOST_SUBJECT_WORDS and words[0].casefold() not in _PRONOUNS
+def _is_subject(text: str) -> bool:
+    words = text.casefold().split()
+    return len(words) <= MOST_SUBJECT_WORDS and words[0] not in _NO_SUBJECT and words[-1] != "there"
+
+
+def _inside(subject: str) -> str:
+    """A subject as it stands inside a sentence."""
+    return subject[0].lower() + subject[1:] if subject.split()[0] in ("The", "A", "An") else subject

@@ -2,9 +2,9 @@
 
 text = passage + blank line + "Question: q_1\\nAnswer: a_1" + ..., the tasks in an order drawn by seed. With a
 writer `tasks` kinds are drawn from `bank` per passage and the writer answers (and asks, where the kind has no
-fixed question); without one, rules mine definitions, reasons, contrasts and titles. Taking off everything from
-`passage_end` on gives the passage back, byte for byte. Every passage stays, also one without a task. The
-mixture with general instructions is data.mix's business; training reads all tokens.
+fixed question); without one, rules mine definitions, facts, reasons, contrasts and titles. Taking off
+everything from `passage_end` on gives the passage back, byte for byte. Every passage stays, also one without a
+task. The mixture with general instructions is data.mix's business; training reads all tokens.
 """
 
 from typing import Any
