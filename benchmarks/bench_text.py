@@ -30,7 +30,7 @@ Run = tuple[Callable[[], float | None], float]
 
 
 def bench() -> dict[str, Any]:
-    core = _one_core()
+    core = one_core()
     whole = corpus(SIZE)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -53,7 +53,7 @@ def bench() -> dict[str, Any]:
     }
 
 
-def _one_core() -> bool:
+def one_core() -> bool:
     """Binds this process and its children to one core, the last one; False where the system cannot."""
     if not hasattr(os, "sched_setaffinity"):
         return False

@@ -39,7 +39,7 @@ TEXTS = [
     "x",
     "中文字 and 日本語 text",
     "İstanbul ẞ Ω",
-    "kosmoΣ is written ΚΟΣΜΟΣ, aΣa",
+    "kosmoΣ is written ΚΟΣΜΟΣ, aΣa aσa",
     "...",
 ]
 

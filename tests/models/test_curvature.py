@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from tutelage.core.errors import ModelError
 from tutelage.models.curvature import (
     Factors,
     Sequences,
@@ -27,14 +28,15 @@ MUTATIONS = [
     ),
     ("src/tutelage/models/curvature.py", "damping * self.values.mean()", "damping"),
     ("src/tutelage/models/curvature.py", "values[name] / count[name]", "values[name]"),
-    ("src/tutelage/models/curvature.py", "inputs.addmm_(a.T, a)", "inputs.add_(torch.eye(len(inputs)))"),
-    ("src/tutelage/models/curvature.py", "[] if module.bias is None else", "[] if True else"),
-    (
-        "src/tutelage/models/curvature.py",
-        "a[keep].float(), g[keep].float()",
-        "a[keep].float(), g.sum(1)[keep].float()",
-    ),
+    ("src/tutelage/models/curvature.py", "self.sums[name].addmm_(a.T, a)", "self.sums[name].add_(a.shape[1])"),
+    ("src/tutelage/models/curvature.py", "if bias else a)]", "if False else a)]"),
+    ("src/tutelage/models/curvature.py", "if full else g[keep]", "if full else g.flip(1)[keep]"),
+    ("src/tutelage/models/curvature.py", "full = bool(keep.all())", "full = True"),
     ("src/tutelage/models/curvature.py", "parameter.requires_grad_(mark)", "pass"),
+    ("src/tutelage/models/curvature.py", "if owner != before:", "if False:"),
+    ("src/tutelage/models/curvature.py", "or turned[0][0] is not a:", ":"),
+    ("src/tutelage/models/curvature.py", "self._last[1] is a else name", "False else name"),
+    ("src/tutelage/models/curvature.py", "return output if started else None", "return None"),
     ("src/tutelage/models/curvature.py", "targets = torch.cat(parts) if parts else targets", "pass"),
 ]
 TEXTS = ["The quick brown fox jumps", "over the lazy dog, again and again", "x y", "Numbers 1 2 3 and words"]
@@ -136,8 +138,10 @@ def test_ranks_rows_as_exact_retraining_does():
 class TestModelPass:
     @pytest.mark.parametrize("arch", ["llama", "gpt2"])
     @pytest.mark.parametrize("part", ["mlp", "attention", "all"])
-    def test_gradients_equal_autograd_for_every_document(self, arch, part):
+    @pytest.mark.parametrize("isolation", ["documents", "padding"])
+    def test_gradients_equal_autograd_for_every_document(self, arch, part, isolation):
         model = tiny_causal_lm(arch)
+        model.use_isolation(isolation)
         documents = encoded(model)
         layers, others = linear_layers(model, part)
         assert layers and not others
@@ -205,6 +209,31 @@ def test_drawn_tokens_have_the_frequencies_of_the_softmax():
     counts = torch.bincount(drawn(logits, torch.Generator().manual_seed(0)), minlength=5) / 20_000
     assert (counts - torch.softmax(logits[0], 0)).abs().max() < 0.015
     assert counts[4] == 0
+
+
+def test_layers_that_read_one_input_share_its_factor():
+    model = tiny_causal_lm("llama", layers=2)
+    layers, _ = linear_layers(model, "all")
+    factors = fit_factors(model_pass(model, encoded(model), layers))
+    for block in ("0", "1"):
+        gate, up, down, query, key = (
+            factors[f"{block}.{name}"].inputs
+            for name in ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "self_attn.q_proj", "self_attn.k_proj")
+        )
+        assert gate is up and query is key
+        assert gate.shape == query.shape and not torch.equal(gate, query) and down.shape != gate.shape
+
+
+def test_an_input_shared_in_one_batch_only_is_refused():
+    a, b = torch.randn(4, 3), torch.randn(4, 3)
+
+    def run(visit):
+        for second in (a, b):
+            visit("first", a, torch.randn(4, 2), Sequences([0], [4]))
+            visit("second", second, torch.randn(4, 2), Sequences([0], [4]))
+
+    with pytest.raises(ModelError, match="some batches only"):
+        fit_factors(run)
 
 
 def test_what_is_no_linear_layer_is_listed():

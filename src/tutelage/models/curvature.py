@@ -45,8 +45,8 @@ class Sequences:
         return values.new_zeros(len(self.lengths), *values.shape[1:]).index_add_(0, owner, values)
 
 
-# Called for every layer of every batch: name, a [tokens, d_in], g [tokens, d_out], and whose tokens they are. Layers
-# that read the same input come one after the other with the same object as a.
+# Called for every layer of every batch: name, a [tokens, d_in], g [tokens, d_out], and whose tokens they are.
+# Layers that read the same input come one after the other with the same object as a.
 Visit = Callable[[str, Tensor, Tensor, Sequences], None]
 # One pass over data that calls what it is given.
 Pass = Callable[[Visit], None]

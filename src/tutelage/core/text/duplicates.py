@@ -6,6 +6,7 @@ the first in (id, position) order is the original: the result does not depend on
 """
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from tutelage.core.text.bloom import BloomFilter
 from tutelage.core.text.hashing import repeated
+from tutelage.core.text.pieces import change_pieces
 from tutelage.core.text.words import text_batches, text_bytes
 
 Unit = Literal["line", "paragraph"]
@@ -28,6 +30,7 @@ _BLOCK = 1 << 16  # hashes put into a filter at once
 _BATCH_BYTES = 1 << 20
 _blake = hashlib.blake2b
 _SPACE = 32
+_WHITE = re.compile(r"\s")
 # Lower-cases ASCII letters and makes all of its white space the same.
 _LOWER = bytes(
     _SPACE if b < 128 and chr(b).isspace() else b + 32 if ord("A") <= b <= ord("Z") else b for b in range(256)
@@ -55,8 +58,11 @@ def text_keys(array: pa.LargeStringArray, strict: bool = False) -> np.ndarray:
 
 
 def _canonical_forms(data: np.ndarray, offsets: np.ndarray) -> list[bytes]:
-    """`canonical` of every text as UTF-8: ASCII ones all at once, others one by one."""
-    folded = np.frombuffer(data.tobytes().translate(_LOWER), np.uint8)
+    """`canonical` of every text as UTF-8, all at once: Python looks only at what lies beyond ASCII."""
+    text = data.tobytes()
+    if (data > 127).any():
+        (text,), offsets = change_pieces(data, offsets, _canonical_piece, 1)
+    folded = np.frombuffer(text.translate(_LOWER), np.uint8)
     space = folded == _SPACE
     extra = space.copy()
     extra[1:] &= space[:-1]
@@ -66,11 +72,11 @@ def _canonical_forms(data: np.ndarray, offsets: np.ndarray) -> list[bytes]:
     ends = bounds[1:].copy()
     # Of the spaces at the end of a text one is left, the first.
     ends[filled] -= space[offsets[filled + 1] - 1] & (bounds[filled] < ends[filled])
-    forms = _slices(folded[~extra].tobytes(), bounds[:-1], ends)
-    high = np.flatnonzero(data > 127)
-    for row in np.unique(np.searchsorted(offsets, high, side="right") - 1).tolist():
-        forms[row] = canonical(data[offsets[row] : offsets[row + 1]].tobytes().decode()).encode()
-    return forms
+    return _slices(folded[~extra].tobytes(), bounds[:-1], ends)
+
+
+def _canonical_piece(piece: str) -> tuple[str]:
+    return (_WHITE.sub(" ", unicodedata.normalize("NFC", piece).lower()),)
 
 
 def _slices(data: bytes, starts: np.ndarray, ends: np.ndarray) -> list[bytes]:
