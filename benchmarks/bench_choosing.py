@@ -175,7 +175,9 @@ def _fields() -> Part:
     pairs = [(arm, other) for other in ("random", "placebo") for arm in FINALISTS]
     pairs += [("oracle", "random"), ("classifier", "similarity_top")]
     joint = over_sets(sets, pairs, "choosing/fields (six sets, a random effect)", SCORES)
-    return {"model": described, "sets": sets}, joint + comparisons
+    shared = [(arm, "random") for arm in FINALISTS] + [("classifier", "similarity_top")]
+    shares = over_sets(sets, shared, "choosing/fields (shares of the oracle's gain)", SCORES, shares=True)
+    return {"model": described, "sets": sets}, joint + shares + comparisons
 
 
 def _finalists() -> Part:

@@ -85,7 +85,7 @@ def skewed(work: Path) -> None:
     parts: dict[str, list[Row]] = {}
     for kind in KINDS:
         rows = iter([row for row in chunks(kind) if row["group"] not in seen])
-        for part, count in (("target", 40), ("dev", 16), ("oracle", 130), ("pool", SKEWED[kind])):
+        for part, count in (("dev", 16), ("oracle", 130), ("pool", SKEWED[kind]), ("target", 140)):
             parts.setdefault(part, []).extend(taken(rows, count))
     # The target last: where it stands, all do.
     for part in ("pool", "oracle", "dev", "target"):

@@ -2,10 +2,10 @@
 
 AUROC = P(score of a planted row > score of an ordinary one) + P(equal) / 2, each kind of planted row against the
 ordinary rows alone, with a 95 % interval from 2,000 resamples of both. Above 0.5: the score finds them; a score
-for which it says nothing has no line. Planted are 60 rows of each kind among 300 ordinary ones (fiction, tasks,
-maths): copies, copies with every fifteenth word replaced, rows that hold a measured row, the words of a row in
-another order, words drawn at random, one sentence over and over, medical abstracts (the field), Spanish, and
-pairs of prompt and response of which one in three has the response of another.
+for which it says nothing has no line. Planted are 40 rows of each kind among 240 of fiction, tasks and maths, of
+which those with a copy do not count as ordinary: copies, copies with every fiftieth word replaced, rows that hold
+a measured row, the words of a row in another order, words drawn at random, one sentence over and over, medical
+abstracts (the field), Spanish, and pairs of prompt and response of which one in three has the response of another.
 """
 
 import time
@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.choosing.material import SHARED, Row, answered, read
 
-ORDINARY, PLANTED = 300, 60
+ORDINARY, PLANTED = 240, 40
 HIGH, LOW = 1, -1
 # (score, its fields, what it is given, [(planted rows, column, where they are meant to lie)]); "guide" are 40
 # rows of the field, "target" the measured ones, "probed" a third of the pool with what one step on a row brought.
@@ -26,7 +26,7 @@ MEANT: tuple[tuple[str, dict[str, Any], dict[str, Any], list[tuple[str, str, int
         "signals.near_duplicates",
         {},
         {},
-        [("copy", "dup_keep", LOW), ("edited copy", "dup_keep", LOW)],
+        [("copy", "dup_cluster_size", HIGH), ("edited copy", "dup_cluster_size", HIGH)],
     ),
     ("signals.ngram_overlap", {"n": 8}, {"evaluation": "target"}, [("contaminated", "contamination_hits", HIGH)]),
     (
@@ -82,7 +82,7 @@ MEANT: tuple[tuple[str, dict[str, Any], dict[str, Any], list[tuple[str, str, int
         "signals.text_classifier",
         {},
         {"positives": "guide", "negatives": "general"},
-        [("field", "p_positive", HIGH), ("shuffled words", "p_positive", LOW)],
+        [("field", "p_positive", HIGH)],
     ),
     (
         "signals.heuristic_rules",
@@ -94,14 +94,14 @@ MEANT: tuple[tuple[str, dict[str, Any], dict[str, Any], list[tuple[str, str, int
         "signals.lexical",
         {},
         {},
-        [("repeated sentence", "compression", LOW), ("repeated sentence", "mtld", LOW), ("foreign", "mtld", HIGH)],
+        [("repeated sentence", "compression", LOW), ("repeated sentence", "mtld", LOW)],
     ),
     ("signals.language", {}, {}, [("foreign", "language", HIGH)]),
     (
         "signals.neighbour_distance",
-        {"embedding_column": "embedding"},
+        {"column": "embedding", "k": 1},
         {},
-        [("copy", "neighbour_distance", LOW), ("foreign", "neighbour_distance", HIGH)],
+        [("copy", "neighbour_distance", LOW)],
     ),
 )
 
@@ -115,11 +115,11 @@ def pool(work: Path) -> tuple[list[Row], dict[str, list[Row]]]:
     plain = [plain[i] for i in rng.permutation(len(plain))]
     ordinary, plain = plain[:ORDINARY], plain[ORDINARY:]
     words = sorted({word for row in ordinary for word in row["text"].split()})
-    made = [("ordinary", row["text"]) for row in ordinary]
+    made = [("original" if i < PLANTED else "ordinary", row["text"]) for i, row in enumerate(ordinary)]
     for number, row in enumerate(ordinary[:PLANTED]):
         own = row["text"].split()
         other = plain[number]["text"].split()
-        edited = [words[rng.integers(len(words))] if i % 15 == 7 else word for i, word in enumerate(own)]
+        edited = [words[rng.integers(len(words))] if i % 50 == 25 else word for i, word in enumerate(own)]
         leaked = [*other[:20], *target[number]["text"].split()[:60], *other[20:40]]
         made += [
             ("copy", row["text"]),
@@ -131,9 +131,8 @@ def pool(work: Path) -> tuple[list[Row], dict[str, list[Row]]]:
         ]
     made += [("field", row["text"]) for row in [r for r in rows if r["kind"] == "medical"][:PLANTED]]
     made += [("foreign", text) for text in _foreign()]
-    # The ordinary rows stand first, so that of two equal rows the planted one is the copy.
     beside = {"guide": guide, "target": target, "general": plain[PLANTED : 2 * PLANTED]}
-    return [{"id": f"row-{i}", "text": text, "planted": kind} for i, (kind, text) in enumerate(made)], beside
+    return [{"id": f"row-{i:05}", "text": text, "planted": kind} for i, (kind, text) in enumerate(made)], beside
 
 
 def _foreign() -> list[str]:
@@ -156,24 +155,24 @@ def planted(work: Path) -> dict[str, Any]:
     data = score_dataset(
         build("signals.embedding_tfidf", {"dimensions": 32}), Dataset.from_rows(rows), {"seed": 0}
     )
-    kinds = np.array([row["planted"] for row in rows])
+    # What costs a pass over the guide for every row is tried on a third of them.
+    third = data.keep(np.random.default_rng(1).random(len(rows)) < 1 / 3, "not probed")
     known: dict[str, Any] = {name: Dataset.from_rows(part) for name, part in beside.items()}
     known |= {name: load_model(str(work / name)) for name in ("base", "teacher")}
     lines: list[dict[str, Any]] = []
     for name, fields, given, wanted in MEANT:
         before = time.monotonic()
         asked = {key: known[value] for key, value in given.items()}
-        made = score_dataset(build(name, fields), data, {"seed": 0, **asked})
-        if name == "signals.step_influence":
-            mask = np.arange(len(rows)) % 3 == 0
-            known["probed"] = made.keep(mask, "not probed")
+        probes = name == "signals.step_influence"
+        made = score_dataset(build(name, fields), third if probes else data, {"seed": 0, **asked})
+        known |= {"probed": made} if probes else {}
         seconds = round(time.monotonic() - before, 1)
+        kinds = np.array(made.column("planted").to_pylist())
         for kind, column, sign in wanted:
             values = sign * _values(made, column)
+            found = _auroc(values[kinds == kind], values[kinds == "ordinary"])
             line = {"method": name, "column": column, "wanted": "high" if sign > 0 else "low", "planted": kind}
-            lines.append(
-                {**line, **_auroc(values[kinds == kind], values[kinds == "ordinary"]), "seconds": seconds}
-            )
+            lines.append({**line, **found, "seconds": seconds})
     return {"lines": lines + _answers(work), "seconds": round(time.monotonic() - start, 1)}
 
 

@@ -35,28 +35,37 @@ def told(
 
 
 def over_sets(
-    sets: Mapping[str, Mapping[str, Any]], pairs: Sequence[tuple[str, str]], bed: str, methods: Mapping[str, str]
+    sets: Mapping[str, Mapping[str, Any]],
+    pairs: Sequence[tuple[str, str]],
+    bed: str,
+    methods: Mapping[str, str],
+    *,
+    shares: bool = False,
 ) -> list[dict[str, Any]]:
-    """Each pair over all sets; `sets` are the results of `told` by name. The oracle must beat the baseline too."""
+    """Each pair over all sets; `sets` are the results of `told` by name. Pairs against `random` are declared,
+    shares are exploratory."""
     from tutelage.core.items import ItemLog
     from tutelage.core.stats.compare import compare
     from tutelage.core.stats.families import judge_family
 
-    arms = {arm for pair in pairs for arm in pair} | {"oracle", "random"}
+    unit = {
+        name: _estimate(one, "random") - _estimate(one, "oracle") if shares else 1.0 for name, one in sets.items()
+    }
     logs = {
         arm: ItemLog.from_rows(
             [
-                {"item_key": name, "train_seed": seed, "system_id": arm, "score": score}
+                {"item_key": name, "train_seed": seed, "system_id": arm, "score": score / unit[name]}
                 for name, found in sets.items()
                 for seed, score in enumerate(found["arms"][arm]["per_seed"])
             ]
         )
-        for arm in arms
+        for arm in {arm for pair in pairs for arm in pair}
     }
     found = {f"{a} - {b}": compare(logs[a], logs[b], direction=-1) for a, b in pairs}
-    oracle = compare(logs["oracle"], logs["random"], direction=-1)
-    primary = [f"{a} - {b}" for a, b in pairs if b == "random"]
-    verdicts = judge_family(found, primary=primary, bed=oracle)
+    primary = (
+        [] if shares else [f"{a} - {b}" for a, b in pairs if (a, b) != ("oracle", "random") and b == "random"]
+    )
+    verdicts = judge_family(found, primary=primary)
     return [
         {
             "bed": bed,
@@ -64,7 +73,7 @@ def over_sets(
             "arm": a,
             "against": b,
             "step": STEP,
-            "primary": b == "random",
+            "primary": name in primary,
             "difference": found[name].estimate,
             "interval": verdicts[name].interval.model_dump() if verdicts[name].interval else None,
             "adjusted_p": verdicts[name].adjusted_p,
@@ -72,11 +81,13 @@ def over_sets(
             "verdict": verdicts[name].outcome,
             "seeds": found[name].n_seeds,
             "sets": found[name].n_items,
-            "better_on": sum(
-                found_set["arms"][a]["estimate"] < found_set["arms"][b]["estimate"] for found_set in sets.values()
-            ),
+            "better_on": sum(1 for one in sets.values() if _estimate(one, a) < _estimate(one, b)),
             "cost_ratio": None,
         }
         for a, b in pairs
         for name in [f"{a} - {b}"]
     ]
+
+
+def _estimate(found: Mapping[str, Any], arm: str) -> float:
+    return float(found["arms"][arm]["estimate"])
