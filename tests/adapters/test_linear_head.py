@@ -12,6 +12,7 @@ from tutelage.models.toy import tiny_causal_lm, tiny_encoder
 
 PROOF = {"adapters.linear_head": ["consistent", "verified"]}
 MUTATIONS = [
+    ("src/tutelage/adapters/linear_head.py", 'inputs.get("labels")', "None"),
     ("src/tutelage/adapters/_heads.py", "parts = probs * weights[:, None]", "parts = probs * 1.0"),
     ("src/tutelage/adapters/_heads.py", "sample_weight=parts[rows, classes]", "sample_weight=weights[rows]"),
 ]

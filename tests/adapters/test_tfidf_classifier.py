@@ -11,6 +11,7 @@ from tutelage.models.classifier import TfidfFeatures, softmax
 
 PROOF = {"adapters.tfidf_classifier": ["consistent", "verified"]}
 MUTATIONS = [
+    ("src/tutelage/adapters/tfidf_classifier.py", 'inputs.get("labels")', "None"),
     ("src/tutelage/adapters/_heads.py", "LogisticRegression(C=C,", "LogisticRegression(C=C * 9,"),
     (
         "src/tutelage/adapters/_heads.py",
@@ -46,6 +47,7 @@ def test_a_class_of_the_schema_without_rows_is_never_predicted():
     assert made.labels.names == ("food", "tools", "animals")
     probs = made.predict_proba(["cat dog", "saw nail"])
     assert (probs[:, 0] == 0).all() and probs.argmax(1).tolist() == [2, 1]
+    assert np.isfinite(np.array(made.out_of_fold.logits)).all()
     assert made.facts["rows_by_class"] == {"food": 0, "tools": 4, "animals": 4}
 
 

@@ -39,8 +39,8 @@ PROOF = {
 }
 MUTATIONS = [
     ("src/tutelage/data/read/jsonl.py", "rename_row(record, self.columns)", "record"),
-    ("src/tutelage/data/read/_json.py", "if table.num_rows == count else", "if True else"),
-    ("src/tutelage/data/read/_json.py", 'block.count(b"\\n{") + 1 != count', "False"),
+    ("src/tutelage/data/read/_json.py", "if table.num_rows == len(starts) else", "if True else"),
+    ("src/tutelage/data/read/_json.py", "(data[starts] != _BRACE).any()", "False"),
     ("src/tutelage/data/read/_json.py", "table.validate(full=True)", "table.validate()"),
     ("src/tutelage/data/read/_json.py", "            if rows.full:\n", "            if False:\n"),
     (

@@ -13,7 +13,11 @@ PROOF = {"evaluation.out_of_fold": ["consistent", "verified"]}
 MUTATIONS = [
     ("src/tutelage/adapters/_heads.py", "probs[~held] * up", "probs[~held]"),
     ("src/tutelage/adapters/_heads.py", "held = fold == number", "held = fold == number + 1"),
-    ("src/tutelage/evaluation/out_of_fold.py", "zip(kept.rows, kept.labels)", "zip(kept.rows[::-1], kept.labels)"),
+    (
+        "src/tutelage/evaluation/out_of_fold.py",
+        "model.probabilities(np.array(kept.logits))",
+        "model.probabilities(-np.array(kept.logits))",
+    ),
 ]
 
 

@@ -99,7 +99,7 @@ def out_of_fold(
         up = np.divide(shares, left, out=np.ones_like(shares), where=left > 0)
         w, b = fit_head(vectors[~held], probs[~held] * up, weights[~held], settings["C"])
         logits[held] = np.asarray(vectors[held] @ w.T) + b
-    # A class that a fold did not see stays possible, if hardly: an infinite loss would decide everything alone.
+    # A class without rows is as good as impossible; the file that keeps these numbers knows no infinity.
     found = np.maximum(logits[asked], -50.0)
     return OutOfFold(
         rows=tuple(hashes[row] for row in asked),
