@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 # Section -> the module of `benchmarks.labels` with a function of that name.
-SECTIONS = ("label_models", "dsl", "label_errors")
+SECTIONS = ("label_models", "dsl", "label_errors", "few_labels")
 RESULTS = Path(__file__).resolve().parent / "results" / "labels.json"
 
 
