@@ -11,6 +11,7 @@ from tutelage.models.classifier import TfidfFeatures, softmax
 
 PROOF = {"adapters.tfidf_classifier": ["consistent", "verified"]}
 MUTATIONS = [
+    ("src/tutelage/adapters/_heads.py", "if loss < least - 1e-9:", "if loss > least - 1e-9:"),
     ("src/tutelage/adapters/tfidf_classifier.py", 'inputs.get("labels")', "None"),
     ("src/tutelage/adapters/_heads.py", "LogisticRegression(C=C,", "LogisticRegression(C=C * 9,"),
     (
@@ -38,6 +39,23 @@ def test_equals_scikit_learn_on_the_same_features(kinds):
         made.predict_proba(asked).argmax(1)
         == np.array([sorted(kinds).index(k) for k in other.column("label").to_pylist()])
     ).mean() > 0.8
+
+
+def test_the_strength_is_chosen_by_the_likelihood_of_labels_that_a_fit_did_not_see():
+    data = labelled(12, noise=0.6)
+    chosen = build("adapters.tfidf_classifier").convert({}, data, {})
+    losses = {}
+    for C in (1.0, 10.0, 100.0, 1000.0):
+        kept = build("adapters.tfidf_classifier", {"C": C}).convert({}, data, {}).out_of_fold
+        said = softmax(np.array(kept.logits))[np.arange(24), list(kept.labels)]
+        losses[C] = -np.log(said).mean()
+    assert chosen.facts["C"] == min(losses, key=losses.get) != 1.0
+    # Labels that have nothing to do with the texts are best left alone.
+    rows = list(data.rows())
+    for number, row in enumerate(rows):
+        row["label"] = ("animals", "tools")[number // 2 % 2]
+    assert build("adapters.tfidf_classifier").convert({}, Dataset.from_rows(rows), {}).facts["C"] == 1.0
+    assert build("adapters.tfidf_classifier").convert({}, labelled(1), {}).facts["C"] == 10.0
 
 
 def test_a_class_of_the_schema_without_rows_is_never_predicted():

@@ -10,10 +10,15 @@ import numpy as np
 from tutelage.core.errors import InputError
 from tutelage.core.labels import GOLD, LabelSpace, label_sources, soft_labels
 from tutelage.core.text.rows import text_rows
-from tutelage.models.classifier import Features, LinearClassifier, OutOfFold
+from tutelage.models.classifier import Features, LinearClassifier, OutOfFold, softmax
 
 if TYPE_CHECKING:
     from tutelage.core.dataset import Dataset
+
+
+# What C is chosen from: a factor of ten is a visible change, and the ends are rarely taken.
+STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
+MOST_TRIED = 500
 
 
 def labelled_rows(dataset: "Dataset | None", method: str) -> "Dataset":
@@ -108,6 +113,27 @@ def out_of_fold(
     )
 
 
+def choose_strength(
+    vectors: Any, probs: np.ndarray, weights: np.ndarray, gold: np.ndarray, settings: Mapping[str, Any]
+) -> float:
+    """The C of `STRENGTHS` with the least mean -log p(label) out of fold, on at most `MOST_TRIED` gold rows, the
+    smallest of equals; the middle where there are too few rows to tell."""
+    rng = np.random.default_rng(settings["seed"])
+    tried = np.sort(rng.permutation(np.flatnonzero(gold))[:MOST_TRIED])
+    best, least = STRENGTHS[1], np.inf
+    for C in STRENGTHS:
+        names = [""] * len(tried)
+        own = np.ones(len(tried), dtype=bool)
+        found = out_of_fold(vectors[tried], probs[tried], weights[tried], own, names, {**settings, "C": C})
+        if found is None:
+            break
+        said = softmax(np.array(found.logits))[np.arange(len(found.labels)), list(found.labels)]
+        loss = float(-np.log(np.maximum(said, 1e-300)).mean())
+        if loss < least - 1e-9:
+            best, least = C, loss
+    return best
+
+
 def linear_classifier(
     dataset: "Dataset",
     space: LabelSpace,
@@ -117,23 +143,28 @@ def linear_classifier(
 ) -> LinearClassifier:
     """A head on `features(texts)`, with its out-of-fold scores and what it was fitted on.
 
-    `settings`: C, folds, seed. Raises InputError for rows without a label or with text that has two gold labels.
+    `settings`: C (None: chosen out of fold), folds, seed. Raises InputError for rows without a label or with text
+    that has two gold labels.
     """
     texts = [text for _, text in text_rows(dataset)]
     probs, weights = soft_labels(dataset, space)
     _refuse_conflicts(dataset, texts)
     made = features(texts)
     vectors = made.vectors(texts)
+    gold = gold_rows(dataset)
+    if settings["C"] is None:
+        settings = {**settings, "C": choose_strength(vectors, probs, weights, gold, settings)}
     w, b = fit_head(vectors, probs, weights, settings["C"])
     classifier = LinearClassifier(space, made, w, b, name=name)
     absent = [label for label, bias in zip(space.names, b) if np.isinf(bias)]
     if absent:
         warnings.warn(f"no labelled row is of class {', '.join(absent)}: it will never be predicted", stacklevel=3)
     hashes = [text_hash(text) for text in texts]
-    classifier.out_of_fold = out_of_fold(vectors, probs, weights, gold_rows(dataset), hashes, settings)
+    classifier.out_of_fold = out_of_fold(vectors, probs, weights, gold, hashes, settings)
     counts = np.bincount(probs.argmax(axis=1), minlength=len(space))
     classifier.facts = {
         "rows": len(texts),
+        "C": settings["C"],
         "labels_by_source": label_sources(dataset),
         "rows_by_class": dict(zip(space.names, counts.tolist())),
         "absent": absent,

@@ -34,9 +34,10 @@ CARD = {
 
 
 class LinearHead(Adapter):
-    """`C` is the inverse strength of the penalty; `folds` of the out-of-fold scores."""
+    """`C` is the inverse strength of the penalty (null: 1, 10, 100 or 1000, by the out-of-fold log-likelihood of
+    the labels); `folds` of the out-of-fold scores."""
 
-    C: float = Field(default=10.0, gt=0)
+    C: float | None = Field(default=None, gt=0)
     folds: int = Field(default=5, ge=2)
     seed: int = Field(default=0, ge=0)
 

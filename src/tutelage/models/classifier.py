@@ -279,22 +279,27 @@ class LinearClassifier(Classifier):
         return {"features": self.features.write(folder)}
 
 
-# The packaged model behind the classifiers that were read last: one in memory, however many of them share it.
-_packaged: dict[tuple[str, str, str], Model] = {}
+# Packaged models that are in memory, for the classifiers around them; the one used last stays there for the next.
+_shared: "weakref.WeakValueDictionary[tuple[str, str, str], Model]" = weakref.WeakValueDictionary()
+_last: list[Model] = []
+
+
+def share(model: Model, device: str, dtype: str) -> None:
+    """Let classifiers that are read from now on use this model, if it is a packaged one, instead of loading it."""
+    if model.packaged:
+        _shared[model.packaged, device, dtype] = model
 
 
 def inner_model(packaged: str | None, folder: Path, device: str, dtype: str) -> Model:
-    """The model inside a saved classifier: a packaged one, kept for the next one read, or that in `folder`."""
+    """The model inside a saved classifier: a packaged one, shared with others, or that in `folder`."""
     from tutelage.models.load import load_model
 
     if packaged is None:
         return load_model(folder, device=device, dtype=dtype)
-    key = (packaged, device, dtype)
-    if key not in _packaged:
-        model = load_model(packaged, device=device, dtype=dtype)
-        _packaged.clear()
-        _packaged[key] = model
-    return _packaged[key]
+    model = _shared.get((packaged, device, dtype)) or load_model(packaged, device=device, dtype=dtype)
+    share(model, device, dtype)
+    _last[:] = [model]
+    return model
 
 
 def load_classifier(folder: Path, device: str = "auto", dtype: str = "auto") -> Classifier:

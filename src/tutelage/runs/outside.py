@@ -83,6 +83,7 @@ def load_spec(recipe: Recipe, workspace: Path, name: str) -> Any:
     The precision that `auto` comes to is decided by a timed probe; it is remembered in the workspace, so that the
     same recipe resumes, and finds its results, in the same precision on a machine that is busier today.
     """
+    from tutelage.models.classifier import share
     from tutelage.models.load import load_model
 
     spec = recipe.models[name]
@@ -106,6 +107,8 @@ def load_spec(recipe: Recipe, workspace: Path, name: str) -> Any:
     found = str(getattr(model, "dtype", "")).removeprefix("torch.")
     if spec.dtype == dtype == "auto" and found and memory.parent.is_dir():
         memory.write_text(json.dumps({**known, place: found}), encoding="utf-8")
+    if adapter is None:
+        share(model, spec.device, spec.dtype)
     return model
 
 
