@@ -4,7 +4,7 @@ A study: N rows with a covariate x, P(y = 1 | x) logistic; a machine that calls 
 positive and more of them the larger x is, which biases the mean and the logistic coefficient from its labels
 alone, and the linear coefficient hardly; gold labels for a random tenth. Covered is the true value, not that of
 the sample. Beside evaluation.dsl: the gold labels alone, and the machine's labels taken at face value. All
-estimates see the same studies. """
+estimates see the same studies."""
 
 import warnings
 from typing import Any

@@ -3,7 +3,7 @@
 Planted: a tenth of the labels replaced at random; out-of-fold classifiers of words and n-grams judge. Precision
 and recall of the suspects, and the average precision of their confidence; chance is the planted share.
 Confirmed: the out-of-fold probabilities and labels of a test set, with the verdicts of five people on rows that
-an earlier confident learning had called suspect; wrong is a label that more people replaced than kept. """
+an earlier confident learning had called suspect; wrong is a label that more people replaced than kept."""
 
 import json
 import warnings

@@ -19,8 +19,8 @@ from tutelage.runs.ledger import Ledger
 
 pytest.importorskip("torch")
 PROMISED = (
-    "init validate plan run resume compare compare-results methods explain inspect label predict search why report export fetch"
-    " chat gc"
+    "init validate plan run resume compare compare-results methods explain inspect label predict search why report"
+    " export fetch chat gc"
 )
 START = "from tutelage.cli.main import run; run()"
 COMPARED = """\

@@ -9,7 +9,11 @@ from tutelage.signals.exact_duplicates import ExactDuplicates
 
 PROOF = {"signals.exact_duplicates": ["consistent", "verified"]}
 MUTATIONS = [
-    ("src/tutelage/signals/exact_duplicates.py", "sorted(ids[row] for row in group.tolist())", "[ids[row] for row in group.tolist()]"),
+    (
+        "src/tutelage/signals/exact_duplicates.py",
+        "sorted(ids[row] for row in group.tolist())",
+        "[ids[row] for row in group.tolist()]",
+    ),
     ("src/tutelage/signals/exact_duplicates.py", "if o != i else None", "if o == i else None"),
 ]
 
