@@ -42,8 +42,6 @@ SCORES = {
     "ekfac": "signals.ekfac_influence",
     "mates": "signals.influence_regressor",
     "preselect": "signals.predictive_strength",
-    "qurating": "signals.quality_rater",
-    "qurating_teacher": "signals.quality_rater",
     "grape": "signals.grape",
     "clear": "signals.clear",
     "similarity_top": "signals.similarity_tfidf",
