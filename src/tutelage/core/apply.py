@@ -1,24 +1,34 @@
 """Apply a method to a dataset: run a scorer shard by shard, and check that a transform loses no row silently."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
+from tutelage.core.kept_shards import KeptShards
 from tutelage.core.method import Inputs, Scorer, State, Transform, as_column
 from tutelage.core.threads import in_threads
 
 
-def score_dataset(scorer: Scorer, dataset: Dataset, inputs: Inputs, state: State | None = None) -> Dataset:
-    """`dataset` with the scorer's columns; `state` skips the fit (a cached one)."""
+def score_dataset(
+    scorer: Scorer, dataset: Dataset, inputs: Inputs, state: State | None = None, kept: Path | None = None
+) -> Dataset:
+    """`dataset` with the scorer's columns; `state` skips the fit (a cached one). What is scored of a dataset of
+    several shards is kept below `kept` until the caller removes it, and not scored again after an interruption."""
     fitted = scorer.fit(dataset, inputs) if state is None else state
+    finished = KeptShards(kept, inputs) if kept is not None and dataset.num_shards > 1 else None
 
-    def score(shard: pa.Table) -> dict[str, Any]:
+    def score(shard: pa.Table) -> Mapping[str, Any]:
         found = scorer.score(shard, fitted, inputs)
         return {name: as_column(values, shard.num_rows, name) for name, values in found.items()}
 
-    return dataset.with_columns(scorer.name, in_threads(score, dataset.shards(), scorer.threads))
+    def numbered(item: tuple[int, pa.Table]) -> Mapping[str, Any]:
+        return score(item[1]) if finished is None else finished.columns(*item, score)
+
+    return dataset.with_columns(scorer.name, in_threads(numbered, enumerate(dataset.shards()), scorer.threads))
 
 
 def apply_transform(transform: Transform, dataset: Dataset, inputs: Inputs) -> Dataset:

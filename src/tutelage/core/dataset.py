@@ -225,7 +225,7 @@ class Dataset:
         schemas: list[pa.Schema] = []
         spilled = 0
         for shard, values in zip(self._shards, columns, strict=True):
-            arrays = {key: _array(value, key) for key, value in values.items()}
+            arrays = {key: as_array(value, key) for key, value in values.items()}
             for key, array in arrays.items():
                 if len(array) != shard.rows:
                     raise ValueError(f"sidecar {name!r}: {key!r} has {len(array)} values for {shard.rows} rows")
@@ -332,7 +332,8 @@ class Dataset:
         return {"rows": shard.rows, "parts": parts}
 
 
-def _array(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
+def as_array(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
+    """A column's values as Arrow stores them; raises ValueError for what it cannot store."""
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
     if isinstance(values, np.ndarray) and values.ndim == 2:

@@ -85,10 +85,12 @@ def compute(job: Job, folder: Path) -> Output:
     if kind in ("Scorer", "Transform"):
         assert job.rows is not None
         if kind == "Scorer":
-            made = score_dataset(method, job.rows, job.inputs, job.state)
+            made = score_dataset(method, job.rows, job.inputs, job.state, job.checkpoint_dir)
         else:
             made = apply_transform(method, job.rows, job.inputs)
         made = made.save(folder / payload.DATASET)
+        if job.checkpoint_dir is not None:
+            shutil.rmtree(job.checkpoint_dir, ignore_errors=True)  # what an interruption would have gone on from
         return Output(made, made.hash, facts=_dataset_facts(job.rows, made))
     if kind == "Writer":
         assert job.rows is not None
