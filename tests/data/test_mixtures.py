@@ -118,6 +118,26 @@ def test_the_column_is_the_one_asked_for():
             type(method)(**{**method.model_dump(), "column": "source"}).start(data, 0)
 
 
+def test_one_domain_alone_is_an_ordinary_epoch():
+    data = rows((("a", 12),))
+    for method in (Fixed(), SkillIt(), Ddk(reference={"a": 1.0})):
+        draws = method.start(data, 0)
+        draws.update(told(a=1.5))
+        assert sorted(drawn(draws, 12)) == list(range(12)), method.name
+
+
+def test_a_skill_that_teaches_nothing_keeps_the_least_share():
+    """An isolated node of the graph, without an edge even to itself, is drawn least and not left out."""
+    data = rows()
+    draws = SkillIt(graph={**CHAIN, "c": {}}, most_epochs=100).start(data, 0)
+    draws.next()
+    draws.update(told(a=2.0, b=2.0))
+    shares = token_shares(data, drawn(draws, 1500))
+    expected = skill_it.weights(np.array([[1.0, 0.5], [0.0, 1.0], [0.0, 0.0]]), np.array([2.0, 2.0]), 0.5)
+    assert [shares[name] for name in "abc"] == pytest.approx(expected, abs=0.03)
+    assert 0 < shares["c"] == min(shares.values())
+
+
 def test_bad_domains_and_losses():
     with pytest.raises(InputError, match="no rows to draw"):
         Fixed().start(Dataset.from_rows([{"id": "a", "source": "x"}]).keep(np.zeros(1, bool), "all"), 0)
