@@ -38,8 +38,8 @@ PROOF = {
 }
 MUTATIONS = [
     ("src/tutelage/data/write/jsonl.py", ".encode() + b", '.encode("latin-1", "replace") + b'),
-    ("src/tutelage/data/write/jsonl.py", "_LETTERS[:32] = _NO_LETTER", "_LETTERS[1:32] = _NO_LETTER"),
-    ("src/tutelage/data/write/jsonl.py", """b'\\\\"ntrbf'""", """b'\\\\"nrtbf'"""),
+    ("src/tutelage/data/write/jsonl.py", 'b"\\n\\t\\r"', 'b"\\n\\t\\r\\0"'),
+    ("src/tutelage/data/write/jsonl.py", '(b"\\t", rb"\\t"), ', ""),
     ("src/tutelage/data/write/csv.py", "str(value).lower() if", "str(value) if"),
     ("src/tutelage/data/write/parquet.py", "writer.write_table(table)", "writer.write_table(table.slice(1))"),
     ("src/tutelage/data/write/hf_dataset.py", '"filename": _FILE', '"filename": "x.arrow"'),

@@ -34,6 +34,7 @@ class DatasetBuilder:
         self._shards: list[Shard] = []
         self._schemas: list[pa.Schema] = []
         self._bytes = 0
+        # Of ids only their hashes are held: 64 bits, and of this process alone.
         self._seen: set[int] = set()
         self._content: dict[int, int] = {}
         self._dropped: list[tuple[str, str]] = []
@@ -55,7 +56,7 @@ class DatasetBuilder:
         ids = table.column("id").to_pylist()
         if not all(ids):
             return False
-        numbers = [_number(identifier) for identifier in ids]
+        numbers = list(map(hash, ids))
         fresh = set(numbers)
         if len(fresh) < len(numbers) or not self._seen.isdisjoint(fresh):
             return False
@@ -141,7 +142,7 @@ class DatasetBuilder:
     def _check_id(self, identifier: str | None) -> None:
         if not identifier:
             raise InputError("a row has no id", expected="a non-empty id", found=repr(identifier))
-        number = _number(identifier)
+        number = hash(identifier)
         if number in self._seen:
             raise InputError(
                 "two rows have the same id",
@@ -169,13 +170,9 @@ class DatasetBuilder:
         self._shards.append(Shard(table.num_rows, (make_part(table, self._bytes),)))
 
 
-def _number(identifier: str) -> int:
-    return int.from_bytes(blake3.blake3(identifier.encode()).digest(length=8), "little")
-
-
 def _joined(tables: list[pa.Table]) -> pa.Table:
     try:
-        return pa.concat_tables(tables, promote_options="permissive")
+        return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise _changed(error) from None
 

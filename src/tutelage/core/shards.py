@@ -4,6 +4,7 @@ A part is known by the hash of its contents, never by its file's name or bytes (
 library versions).
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,13 +29,25 @@ def hash_table(table: pa.Table) -> str:
         column = table.column(name)
         digest.update(f"{name}:{column.type};".encode())
         # One record batch with offsets starting at zero: equal values give equal bytes.
-        sink = pa.BufferOutputStream()
         array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
         batch = pa.record_batch([array], names=["c"])
-        with pa.ipc.new_stream(sink, batch.schema) as stream:
+        with pa.PythonFile(_Hashed(digest), mode="w") as sink, pa.ipc.new_stream(sink, batch.schema) as stream:
             stream.write_batch(batch)
-        digest.update(memoryview(sink.getvalue()))
     return digest.hexdigest(length=16)
+
+
+class _Hashed(io.RawIOBase):
+    """A file that only hashes what is written to it."""
+
+    def __init__(self, digest: Any) -> None:
+        self._digest = digest
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        return len(data)
 
 
 @dataclass(frozen=True)

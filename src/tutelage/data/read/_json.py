@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
@@ -23,7 +24,8 @@ from tutelage.data.read._rows import Rows
 _SPACE = " \t\r\n"
 # NaN and infinities are read as Python reads them and refused by `_types`, which knows the column.
 _DECODER = json.JSONDecoder()
-_BLOCK = 1 << 20  # bytes of lines parsed at once
+_BLOCK = 1 << 21  # bytes of lines parsed at once
+_BREAK, _BRACE = b"\n{"
 # Takes a table of text columns and says whether it did.
 Take = Callable[[pa.Table], bool]
 
@@ -121,10 +123,11 @@ def _compressed_blocks(stream: BinaryIO) -> Iterator[bytes]:
 def text_table(block: bytes) -> pa.Table | None:
     """The rows of these lines if each is one object whose values are all text or null, none of it doubtful; the
     columns are those of the first line."""
-    count = block.count(b"\n") + (not block.endswith(b"\n"))
+    data = np.frombuffer(block, np.uint8)
+    starts = np.append(0, np.flatnonzero(data[:-1] == _BREAK) + 1)
     # With text values alone nothing nests and no string holds a line break: as many objects as lines that begin
     # with a brace are one in each.
-    if not block.startswith(b"{") or block.count(b"\n{") + 1 != count:
+    if not block or (data[starts] != _BRACE).any():
         return None
     try:
         first = json.loads(block[: block.find(b"\n") + 1 or len(block)])
@@ -142,7 +145,7 @@ def text_table(block: bytes) -> pa.Table | None:
         table.validate(full=True)  # UTF-8
     except pa.ArrowInvalid:
         return None
-    return table if table.num_rows == count else None
+    return table if table.num_rows == len(starts) else None
 
 
 def _parse(text: str, torn: bool) -> Any:
