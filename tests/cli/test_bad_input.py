@@ -374,11 +374,12 @@ def test_text_never_leaves_without_permission(bed, capfd):
 def test_permission_of_the_recipe_reaches_the_endpoint(bed, capfd, monkeypatch):
     given = {}
 
-    def load_model(source, **options):
-        given.update(options, source=source)
-        raise ConnectionError("far enough")
+    class Far:
+        def __init__(self, source, model, **options):
+            given.update(options, source=source, model=model)
+            raise ConnectionError("far enough")
 
-    monkeypatch.setattr("tutelage.models.load.load_model", load_model)
+    monkeypatch.setattr("tutelage.models.endpoint.EndpointLM", Far)
     remote = ("--set", "models.base.load=https://api.example.com/v1", "--set", "allow_remote=true")
     named = ("--set", "models.base.model=small", "--set", "models.base.key_env=EXAMPLE_KEY")
     tutelage(capfd, "run", bed / "recipe.yaml", "-w", bed, *remote, *named)

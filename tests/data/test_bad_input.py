@@ -209,9 +209,9 @@ def test_wrong_column_gets_a_suggestion(tmp_path):
         assert "did you mean text" in error.value.remedy and name in str(error.value.where)
 
 
-READERS = sorted(
-    name for name in discovery.cards() if name.startswith("data.read.") and name != "data.read.python_topics"
-)
+# Their rows come from no file of the user's: each refuses a path, in its own test.
+PATHLESS = ("data.read.python_topics", "data.read.invented_facts", "data.read.packaged")
+READERS = sorted(name for name in discovery.cards() if name.startswith("data.read.") and name not in PATHLESS)
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -1,5 +1,7 @@
 """Every recipe that ships is valid and runs, small, on a toy model."""
 
+import json
+import random
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ REAL_MODELS = True  # no stand-ins: these are the recipes as users run them
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
 # Arms spend what the baseline spends on its rows, of which scoring takes its share: fewer rows are scored, or the
 # baseline has more.
-LIMIT = {"preselect": 80, "skill-it": 80, "prediction-pretraining": 2225}
-# The packaged news come one class after the other.
-LIMIT |= {"self-training": 2225, "weak-labels": 2225}
-LIMIT |= {"teacher-student": 2225}
+LIMIT = {"preselect": 80, "skill-it": 80}
+# Recipes on labelled news read the whole of a toy corpus.
+NEWS = 400
+LIMIT |= dict.fromkeys(
+    ["few-label-classifier", "prediction-pretraining", "self-training", "weak-labels", "teacher-student"], NEWS
+)
 # Who gives the labels is what differs between the arms, and so is the price.
 PRICED_APART = {"teacher-student"}
 FEWER = {
@@ -61,6 +65,7 @@ FEWER = {
     ],
     "qurating": ["sample.budget.rows=8", "judged.pairs_per_row=1", "judged.confidence=0"],
 }
+CLASSES = ("business", "entertainment", "politics", "sports", "tech")
 TEXT = [
     "def add(a, b):\n    return a + b\n",
     "The statement is executed when the condition is true.",
@@ -74,6 +79,22 @@ def model(tmp_path_factory):
     tiny_causal_lm(texts=TEXT).save(folder)
     tiny_causal_lm(texts=TEXT, layers=3, seed=1).save(folder.with_name("teacher"))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def news(tmp_path_factory, monkeypatch):
+    """The packaged news, made up: no test needs what `tutelage fetch` brings."""
+    folder = tmp_path_factory.mktemp("packaged")
+    rng = random.Random(0)
+    with (folder / "texts.jsonl").open("w", encoding="utf-8") as lines:
+        for number in range(NEWS):
+            label = CLASSES[number % len(CLASSES)]
+            words = [
+                f"{label}{rng.randrange(12)}" if rng.random() < 0.4 else f"w{rng.randrange(60)}" for _ in range(30)
+            ]
+            row = {"id": f"{label}-{number}", "text": " ".join(words), "label": label}
+            lines.write(json.dumps(row) + "\n")
+    monkeypatch.setattr("tutelage.models.fetch.packaged", lambda name: folder)
 
 
 def test_there_are_recipes():

@@ -4,7 +4,7 @@ Cohen's kappa (p_o - p_e) / (1 - p_e), with p_o the share of equal labels and p_
 independent labels with the same frequencies; beside it accuracy p_o and macro F1 = mean over classes of 2 TP /
 (2 TP + FP + FN). Intervals are percentiles of a bootstrap over rows, or over clusters where rows share one. A
 missing second label (an answer that could not be read) is no class: it agrees with nothing and stays in every
-denominator. """
+denominator."""
 
 import warnings
 from typing import TYPE_CHECKING, Any, Literal

@@ -3,7 +3,7 @@
 Gold rows are parted in two by hash. On the first half the threshold is the highest score t for which the
 one-sided lower Clopper-Pearson bound of recall, the 1 - level quantile of Beta(k, n - k + 1) with k of n
 positives scored at least t, reaches the target; on the second half recall and the share of rows below t (effort
-saved) are measured. Choosing and measuring on the same rows would flatter both. """
+saved) are measured. Choosing and measuring on the same rows would flatter both."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -51,6 +51,8 @@ def made_model(name: str, workspace: Path, run_id: str = "latest") -> tuple[Path
         raise InputError(
             "the model is not in the store any more",
             where=f"{workspace}, step {name}",
+            expected="an artifact as the run left it",
+            found="none",
             remedy="run the recipe again; what is there is not made twice",
         )
     return artifact.path / payload.MODEL, entry
