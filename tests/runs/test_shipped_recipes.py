@@ -56,6 +56,13 @@ FEWER = {
         "trained.budget.tokens=300",
         "compare.seeds=[0,1]",
     ],
+    "few-label-classifier": [
+        "compare.seeds=[0]",
+        "compare.first_seeds={}",
+        "repeat.times=2",
+        "test_rows.budget.rows=30",
+        "parted.parts={pool: 0.25, test: 0.75}",
+    ],
     "weak-labels": ["compare.seeds=[0]", "seen.budget.rows=150", "test_rows.budget.rows=30"],
     "self-training": [
         "compare.seeds=[0]",
