@@ -45,9 +45,13 @@ steps:
 def running(*arguments: object) -> Iterator[tuple[subprocess.Popen, Client]]:
     """The command in a process of its own, and its page."""
     command = [sys.executable, "-c", START, "label", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+    listen = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    )
     # A command that says nothing ends the test, too.
-    patience = threading.Timer(60, process.kill)
+    patience = threading.Timer(120, process.kill)
     patience.start()
     try:
         said = process.stderr if "--json" in arguments else process.stdout
@@ -95,7 +99,7 @@ def test_finish_on_the_page_ends_the_command(mail):
         for row in ROWS:
             client.post("answer", id=row["id"], label="ham", seconds=2)
         client.post("finish")
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=90)
         assert process.returncode == 0 and out == "" and "6 answered, 0 skipped, 0 left" in err
 
 
@@ -104,7 +108,7 @@ def test_ctrl_c_says_how_to_go_on(mail):
     with running(mail, "--labels", "ham,spam", "--annotator", "ann") as (process, client):
         client.post("answer", id="m0", label="ham")
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=90)
     assert process.returncode == 130 and "5 of 6 items are left" in err and "same command again" in err
     assert "Traceback" not in err and out == ""
 
@@ -113,7 +117,7 @@ def test_json_keeps_standard_output_for_the_summary(mail):
     with running(mail, "--labels", "ham,spam", "--annotator", "ann", "--json") as (process, client):
         client.post("answer", id="m0", label="ham", seconds=1)
         client.post("finish")
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=90)
     summary = json.loads(out)
     assert process.returncode == 0 and summary["answered"] == 1 and summary["annotator"] == "ann"
 

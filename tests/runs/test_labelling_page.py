@@ -77,7 +77,7 @@ class Person:
         self.until(lambda: " of " in self.text("#count"))
 
     def until(self, true) -> None:
-        WebDriverWait(self.browser, 6, poll_frequency=0.02).until(lambda _: true())
+        WebDriverWait(self.browser, 30, poll_frequency=0.02).until(lambda _: true())
 
     def all(self, selector: str):
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
