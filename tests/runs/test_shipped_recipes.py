@@ -72,7 +72,14 @@ FEWER = {
     ],
     "qurating": ["sample.budget.rows=8", "judged.pairs_per_row=1", "judged.confidence=0"],
 }
-CLASSES = ("business", "entertainment", "politics", "sports", "tech")
+# Words of each class, some of which the recipes' own lists look for.
+CLASSES = {
+    "business": "shares profit bank oil market sales firm loan".split(),
+    "entertainment": "film actor oscar music band song album stage".split(),
+    "politics": "minister parliament lords labour election voters campaign law".split(),
+    "sports": "match cup league players team coach goal race".split(),
+    "tech": "computer mobile broadband internet software users virus chip".split(),
+}
 TEXT = [
     "def add(a, b):\n    return a + b\n",
     "The statement is executed when the condition is true.",
@@ -95,9 +102,9 @@ def news(tmp_path_factory, monkeypatch):
     rng = random.Random(0)
     with (folder / "texts.jsonl").open("w", encoding="utf-8") as lines:
         for number in range(NEWS):
-            label = CLASSES[number % len(CLASSES)]
+            label = list(CLASSES)[number % len(CLASSES)]
             words = [
-                f"{label}{rng.randrange(12)}" if rng.random() < 0.4 else f"w{rng.randrange(60)}" for _ in range(30)
+                rng.choice(CLASSES[label]) if rng.random() < 0.4 else f"w{rng.randrange(60)}" for _ in range(30)
             ]
             row = {"id": f"{label}-{number}", "text": " ".join(words), "label": label}
             lines.write(json.dumps(row) + "\n")
