@@ -200,3 +200,9 @@ def test_pairs_within_budgets_and_without_success():
     reasons = found.dropped.column("reason").to_pylist()
     assert reasons[0] == "no pair passed the gates" and reasons[1].startswith("too long for the writer")
     assert found.report["rejected"] == {"unparsed": 2} and found.num_rows == 0
+
+
+def test_a_word_that_stands_for_something_else_is_no_subject():
+    from tutelage.data.synthesise._tasks import _is_subject
+
+    assert _is_subject("The council") and not _is_subject("It") and not _is_subject("Which council")
