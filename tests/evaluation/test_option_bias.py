@@ -143,9 +143,9 @@ def test_other_letters_conversations_and_populations():
     audit(talking, plain)
     assert talking.prompts[0].startswith("Q0\nA. o00")
     asked = Talking({"o00": 2.0})
-    asked.chat_prompt = lambda messages: f"<{messages[0]['content']}>\n"
+    asked.chat_prompt = lambda messages: f"<{messages[0]['content']}>"
     audit(asked, rows(1), chat=True, delimiter="")
-    assert asked.prompts[0] == "<Q0\nA. o00\nB. o01\nC. o02\nD. o03\nAnswer:>\n" and asked.letters == set("ABCD")
+    assert asked.prompts[0] == "<Q0\nA. o00\nB. o01\nC. o02\nD. o03\nAnswer:>" and asked.letters == set("ABCD")
     share = math.exp(2) / (math.exp(2) + 1)
     found = audit(Biased({"o00": 2.0}), [{"prompt": "Q", "choices": ["o00", "x"], "reference": [1.0, 0.0]}])
     assert found.extra["kl_reference"] == pytest.approx(-math.log2(share))
