@@ -12,7 +12,8 @@ from tutelage.models.toy import tiny_causal_lm
 
 PROOF = {"adapters.calibrate": ["consistent", "verified"]}
 MUTATIONS = [
-    ("src/tutelage/adapters/calibrate.py", "softmax(logits / np.exp(log_t))", "softmax(logits * np.exp(log_t))"),
+    ("src/tutelage/core/stats/calibration.py", "logits / np.exp(log_t)", "logits * np.exp(log_t)"),
+    ("src/tutelage/adapters/calibrate.py", "for t in (1.0, temperature)", "for t in (temperature, temperature)"),
     ("src/tutelage/adapters/calibrate.py", "beta.ppf(1 - level, k, n - k + 1)", "beta.ppf(0.5, k, n - k + 1)"),
     ("src/tutelage/adapters/calibrate.py", "            break\n", "            continue\n"),
     ("src/tutelage/adapters/calibrate.py", "if text_hash(text) in model.fitted_on:", "if False:"),

@@ -19,7 +19,7 @@ from pydantic import Field
 from tutelage.adapters._heads import text_hash
 from tutelage.core.errors import ConfigError, InputError
 from tutelage.core.method import Adapter, Inputs
-from tutelage.core.stats.calibration import expected_calibration_error
+from tutelage.core.stats.calibration import expected_calibration_error, fit_temperature
 from tutelage.core.text.rows import text_rows
 from tutelage.models.classifier import Calibration, Classifier, softmax
 
@@ -35,18 +35,6 @@ CARD = {
     "headline": "one number repairs most over-confidence and never changes a decision",
     "version": 1,
 }
-
-
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The T in [1/100, 100] with the least mean -log softmax(logits / T)[label]; logits [n, C], labels [n]."""
-    from scipy.optimize import minimize_scalar
-
-    def loss(log_t: float) -> float:
-        probs = softmax(logits / np.exp(log_t))
-        return float(-np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-300)).mean())
-
-    found = minimize_scalar(loss, bounds=(np.log(0.01), np.log(100.0)), method="bounded")
-    return float(np.exp(found.x))
 
 
 def abstain_threshold(confidence: np.ndarray, right: np.ndarray, precision: float, level: float) -> float | None:
