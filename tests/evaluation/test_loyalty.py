@@ -10,6 +10,7 @@ from toy.lookup_model import LookupModel
 from tutelage.core import discovery
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import ComparisonError, InputError
+from tutelage.core.items import ItemLog
 from tutelage.core.stats.intervals import wilson
 from tutelage.evaluation.loyalty import Loyalty, probability_loyalty
 from tutelage.evaluation.multiple_choice import MultipleChoice
@@ -84,6 +85,15 @@ def test_flips_of_equally_accurate_models_are_counted():
     assert worse.extra["right_to_wrong"] == 0.3 and worse.extra["wrong_to_right"] == 0
     assert worse.extra["accuracy_change"] == pytest.approx(-0.3)
     assert "flips" not in measure(rows_of(source), rows_of(derived)).extra
+
+
+def test_two_right_answers_in_other_words_are_a_flip_and_no_mistake():
+    def log(said):
+        items = [{"item_key": str(i), "score": 1.0, "prediction": w, "target": "4"} for i, w in enumerate(said)]
+        return ItemLog.from_rows(items)
+
+    found = measure(log(["4", "four", "4"]), log(["4", "4", "4"])).extra
+    assert found["flips"] == pytest.approx(1 / 3) and found["wrong_to_other_wrong"] == 0
 
 
 def test_the_ceiling_is_how_loyal_the_source_is_to_itself():
