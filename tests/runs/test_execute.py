@@ -158,13 +158,35 @@ class TestFields:
         assert list(history[0]) == ["dev/skill"]
         assert history[0]["dev/skill"] == pytest.approx(3 * result.load("result").estimate, abs=0.05)
 
-    def test_a_forecaster_gets_results_and_at(self, bed):
+    def test_a_forecaster_gets_results_as_points_and_at(self, bed):
+        chosen, trained, measured = bed.plain()["steps"]
+        sizes = {"over": [100, 200], "as": "size"}
         steps = [
-            *bed.plain()["steps"],
-            {"name": "later", "use": "forecasting.toy_last", "from": "result", "at": 2.5},
+            {**chosen, "foreach": sizes, "budget": {"tokens": "$size"}},
+            {**trained, "foreach": sizes, "budget": {"tokens": "$size"}},
+            {**measured, "foreach": sizes},
+            {"name": "later", "use": "forecasting.toy_last", "from": "result", "at": "2.5k"},
         ]
         result = bed.run(bed.recipe(steps=steps))
-        assert result.load("later").estimate == pytest.approx(result.load("result").estimate + 2.5)
+        last = result.load("result[200]")
+        assert result.load("later").estimate == pytest.approx(last.estimate + 2500)
+        # x is what the model was trained on.
+        assert result.load("later").extra["x"] == 200
+        assert result.values["trained[200]"].as_if.trained_tokens == 200
+
+    def test_a_forecaster_reads_rows_too_and_not_both(self, bed):
+        bed.write("pool", [{"id": f"p{i}", "x": float(i), "y": i / 10} for i in range(1, 4)])
+        later = {"name": "later", "use": "forecasting.toy_last", "from": "pool", "at": 1}
+        bed_steps = [{"name": "base_result", "use": "evaluation.toy_task", "from": "test", "model": "base"}]
+        assert bed.run(bed.recipe(steps=[later])).load("later").estimate == pytest.approx(1.3)
+        with pytest.raises(ConfigError, match="'pool' is not a result"):
+            bed.run(bed.recipe(steps=[*bed_steps, {**later, "from": ["base_result", "pool"]}]))
+        with pytest.raises(InputError, match=r"(?s)trained on nothing.*base_result"):
+            bed.run(bed.recipe(steps=[*bed_steps, {**later, "from": "base_result"}]))
+        with pytest.raises(ConfigError, match="needs a point"):
+            bed.run(bed.recipe(steps=[{name: later[name] for name in ("name", "use", "from")}]))
+        with pytest.raises(ConfigError, match="needs rows"):
+            bed.run(bed.recipe(steps=[{name: later[name] for name in ("name", "use", "at")}]))
 
     def test_a_task_that_asks_for_no_model_measures_what_the_rows_hold(self, bed):
         rows = [{"id": f"p{i}", "text": f"row {i}", "label": i % 2, "inclusion": 1.0} for i in range(30)]

@@ -276,14 +276,21 @@ class Task(Method):
 
 
 class Forecaster(Method):
-    """A claim about a run not made."""
+    """A claim about a run not made, from a table of points: one row for each run or checkpoint that was measured.
+
+    In a recipe the points are rows, or results of earlier steps as rows (`runs.points`).
+    """
 
     kind = "Forecaster"
+    # A step says with `at` where the claim is made; otherwise the rows say it themselves.
+    takes_at: ClassVar[bool] = True
 
-    def fit(self, results: "list[Result]") -> State:
+    def fit(self, points: "Dataset", inputs: Inputs) -> State:
+        """Whatever is learned from the points, back-tests included."""
         raise NotImplementedError
 
-    def predict(self, state: State, at: float) -> "Result":
+    def predict(self, state: State, at: float | None) -> "Result":
+        """The claim, with its back-tested error beside it."""
         raise NotImplementedError
 
 

@@ -84,7 +84,7 @@ class Interval(Record):
     hi: float
     level: float = 0.95
     method: str
-    covers: Literal["items", "clusters", "items+seeds", "clusters+seeds", "items+labels"]
+    covers: Literal["items", "clusters", "items+seeds", "clusters+seeds", "items+labels", "points"]
 
 
 class Result(Record):

@@ -128,7 +128,8 @@ def compute(job: Job, folder: Path) -> Output:
         facts = {name: count for name, count in counts.items() if count is not None}
         return Output(made, made.fingerprint, record, {**_model_facts(made), **facts})
     if kind == "Forecaster":
-        state = method.fit(job.inputs["results"])
+        assert job.rows is not None
+        state = method.fit(job.rows, job.inputs)
         result = method.predict(state, job.node.step.at)
         payload.save_result(result, folder)
         return Output(result, result.item_log or _hash_of(result), facts=_result_facts(result))

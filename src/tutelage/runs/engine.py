@@ -24,6 +24,7 @@ from tutelage.runs.ledger import Ledger
 from tutelage.runs.lineage import stages
 from tutelage.runs.outside import load_spec, load_stored_model, read_source
 from tutelage.runs.paths import STATE, output_path
+from tutelage.runs.points import points_of
 from tutelage.runs.recipe import Recipe
 from tutelage.runs.values import Context, Handed, Value, evaluator, handed_to, joined
 
@@ -201,6 +202,9 @@ class Engine:
             rows = joined(node, [value.load() for value in handed.rows])
             inputs = {name: _loaded(given) for name, given in handed.inputs.items()}
             extra["outside"] = method.outside(rows, {**inputs, "workspace": self.workspace})
+        if node.card.kind == "Forecaster" and handed.rows[0].kind == "result":
+            # What a model was trained on is in no result.
+            extra["points"] = points_of(node, handed.rows).hash
         return method_key(method, handed.contents(), extra)
 
     def _job(
@@ -211,9 +215,8 @@ class Engine:
         if main is not None:
             inputs.setdefault("model", main)
         meters = {id(item): item for item in inputs.values() if hasattr(item, "meter")}
-        rows = [value.load() for value in handed.rows]
-        if node.card.kind == "Forecaster":
-            inputs["results"] = rows
+        forecast = node.card.kind == "Forecaster"
+        rows = [] if forecast else [value.load() for value in handed.rows]
         inputs |= {
             "seed": seed,
             "workspace": self.workspace,
@@ -224,7 +227,7 @@ class Engine:
         return compute.Job(
             node,
             method,
-            joined(node, rows) if rows and node.card.kind != "Forecaster" else None,
+            points_of(node, handed.rows) if forecast else joined(node, rows) if rows else None,
             main,
             inputs,
             self.workspace / STATE / "checkpoints" / key,

@@ -11,7 +11,7 @@ from typing import Any
 from tutelage.core import discovery
 from tutelage.core.card import Card
 from tutelage.core.errors import ConfigError, unknown
-from tutelage.core.method import Method
+from tutelage.core.method import Forecaster, Method
 from tutelage.runs.arms import all_arms
 from tutelage.runs.components import build_method, component_inputs
 from tutelage.runs.recipe import Recipe, Step
@@ -25,7 +25,7 @@ GIVES = {
     "Task": "result",
     "Forecaster": "result",
 }
-NEEDS_ROWS = ("Scorer", "Transform", "Writer", "Trainer", "Task")
+NEEDS_ROWS = ("Scorer", "Transform", "Writer", "Trainer", "Task", "Forecaster")
 NEEDS_MODEL = ("Adapter", "Trainer", "Task")
 # A step's `model:` answers these inputs of a card.
 MAIN_MODEL = ("model", "base")
@@ -213,8 +213,10 @@ def _add(
             found=", ".join(model),
             remedy="run the step once for each with `foreach`",
         )
+    # A forecaster reads points: rows, or results of earlier steps.
+    points = "result" if card.kind == "Forecaster" and rows and kinds[rows[0]] == "result" else "dataset"
     for reference in rows:
-        _expect(recipe, kinds, reference, "dataset", (*path, "from"), unless=card.kind == "Forecaster")
+        _expect(recipe, kinds, reference, points, (*path, "from"))
     for reference in model:
         _expect(recipe, kinds, reference, "model", (*path, "model"))
     inputs: dict[str, Any] = {}
@@ -272,9 +274,9 @@ def _check_node(recipe: Recipe, node: Node, path: tuple[str | int, ...]) -> None
     for key, owner, written, what in (
         ("evaluators", "Trainer", bool(node.evaluators), "only training has evaluators"),
         ("to", "Writer", step.to is not None, "only a writer has `to`"),
-        ("at", "Forecaster", step.at is not None, "a forecaster, and nothing else, has `at`"),
+        ("at", "Forecaster", step.at is not None, "only a forecaster of one point has `at`"),
     ):
-        if written and kind != owner:
+        if written and (kind != owner or (key == "at" and not _takes_at(node.method))):
             raise ConfigError(
                 what,
                 where=recipe.where(*path, key),
@@ -282,8 +284,8 @@ def _check_node(recipe: Recipe, node: Node, path: tuple[str | int, ...]) -> None
                 found=f"{step.use}, a {kind}",
                 remedy=f"leave `{key}` out",
             )
-    if kind == "Forecaster" and step.at is None:
-        raise _lacks("a forecaster, and nothing else, has `at`", where, "at: the point of the forecast", "at", [])
+    if _takes_at(node.method) and step.at is None:
+        raise _lacks(f"step {node.name!r} needs a point", where, "at: the point of the forecast", "at", [])
     known = {**node.card.inputs, **component_inputs(node.method)}
     plain = {name.rstrip("?") for name in known}
     for name in node.inputs:
@@ -294,6 +296,10 @@ def _check_node(recipe: Recipe, node: Node, path: tuple[str | int, ...]) -> None
         if not name.endswith("?") and name not in given:
             what, key = f"step {node.name!r} lacks the input {name!r}", f"inputs: {{{name}: ...}}"
             raise _lacks(what, where, f"{name}: {purpose}", key, node.inputs)
+
+
+def _takes_at(method: Method) -> bool:
+    return isinstance(method, Forecaster) and method.takes_at
 
 
 def _needs_model(card: Card) -> bool:
@@ -317,9 +323,8 @@ def _expect(
     name: str,
     kind: str,
     path: tuple[str | int, ...],
-    unless: bool = False,
 ) -> None:
-    if kinds[name] != kind and not unless:
+    if kinds[name] != kind:
         fitting = [other for other, found in kinds.items() if found == kind]
         raise ConfigError(
             f"{name!r} is not a {kind}",

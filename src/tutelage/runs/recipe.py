@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from tutelage.core.errors import ConfigError
-from tutelage.core.records import Budget, Record
+from tutelage.core.records import Budget, Record, parse_quantity
 from tutelage.models.endpoint_options import EndpointOptions
 from tutelage.runs import _yaml
 from tutelage.runs._overrides import override
@@ -89,7 +89,7 @@ class Step(_Strict):
     """One step. Keys that are not the recipe's own are the configuration of the method `use`.
 
     `evaluators` (training only) measure while the model trains, `to` (writers only) is where the files go below
-    the workspace, `at` (forecasters only) is the point of the forecast.
+    the workspace, `at` (forecasters only) is the point of the forecast, in the unit of its x.
     """
 
     name: str = Field(pattern=r"^[A-Za-z_][\w-]*$")
@@ -110,6 +110,11 @@ class Step(_Strict):
         if isinstance(given, dict) and isinstance(given.get("from"), str):
             given = {**given, "from": [given["from"]]}
         return given
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _quantity(cls, value: Any) -> Any:
+        return parse_quantity(value)
 
     def merged(self, change: Mapping[str, Any]) -> "Step":
         """The step with an arm's fields: with `use` its method's fields are replaced, without they are merged."""

@@ -17,10 +17,17 @@ CARD = {
 class ToyLast(Forecaster):
     """No fields."""
 
-    def fit(self, results):
-        return {"last": results[-1].estimate}
+    def fit(self, points, inputs):
+        rows = list(points.rows())
+        return {"last": rows[-1]["y"], "x": rows[-1]["x"]}
 
     def predict(self, state, at):
         return Result(
-            task=self.name, metric="skill", direction=1, estimate=state["last"] + at, no_interval="toy", n_items=1
+            task=self.name,
+            metric="skill",
+            direction=1,
+            estimate=state["last"] + at,
+            no_interval="toy",
+            n_items=1,
+            extra={"x": state["x"]},
         )
