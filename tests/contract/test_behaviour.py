@@ -70,6 +70,7 @@ def make_rows(count=24, seed=0):
                 "clear_conf": number / 24,
                 "clear_auroc": 0.9,
                 "conditioned": number % 4 > 0,
+                "planted": number % 3,
                 "subject": f"subject-{number % 4}",
                 "level": ("remember", "understand", "apply")[number % 3],
                 "n_correct": number % 9,
@@ -109,7 +110,7 @@ def inputs(data, model):
     # What is reported on shares no text with what anything is fitted or guided by.
     apart = Dataset.from_rows(make_rows(12, seed=1))
     given = {"model": model, "base": model, "teacher": model, "judge": model, "evaluation": apart, "seed": 0}
-    given |= {"writer": model, "encoder": model, "protected": apart}
+    given |= {"writer": model, "encoder": model, "protected": apart, "control": apart}
     given["classifier"] = discovery.build("adapters.tfidf_classifier").convert({}, apart, {})
     # What a person labelled is never labelled again.
     given["gold"] = Dataset.from_rows({**row, "id": f"gold-{n}"} for n, row in enumerate(make_rows(8, seed=5)))

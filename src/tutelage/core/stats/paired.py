@@ -5,8 +5,12 @@
   Interval (Bonett-Price): u = (b+1)/(n+2), v = (c+1)/(n+2), (u - v) +- z sqrt((u + v - (u-v)^2) / (n+2)).
 - Other scores: sign-flip test on cluster sums, p = (1 + #{|T*| >= |T|}) / (1 + M), M = 10,000, or the exact share
   of all 2^C sign patterns when C <= 13.
+- Bootstrap of a corpus metric: the share q of replicates on the other side of 0 (at least 1 / (1 + B)), read as the
+  tail of a t with the clusters' df: p = 2 T_df(Phi^-1(q) / sqrt((df + 1) / df)), dual to the interval.
 - What an unpaired reading says: z = difference / sqrt(se_a^2 + se_b^2), clusters and pairing ignored.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from scipy import special, stats
@@ -38,24 +42,33 @@ def bonett_price(
     return u - v - half, u - v + half
 
 
-def sign_flip_p(sums: np.ndarray, seed: int = 0, flips: int = FLIPS) -> np.ndarray:
-    """p of the sign-flip test on cluster sums: [..., C] -> [...]; ties count as extreme."""
+def sign_flip_p(sums: np.ndarray, seed: int = 0, flips: int = FLIPS, *, greater: bool = False) -> np.ndarray:
+    """p of the sign-flip test on cluster sums: [..., C] -> [...]; ties count as extreme. `greater` asks only
+    whether the sum is larger than zero."""
     clusters = sums.shape[-1]
-    observed = np.abs(sums.sum(axis=-1))
+    statistic: Callable[[np.ndarray], np.ndarray] = (lambda total: total) if greater else np.abs
+    observed = statistic(sums.sum(axis=-1))
     # Sums of the same numbers in another order differ in the last bits.
-    threshold = observed * (1 - 1e-12) - 1e-12 * np.abs(sums).sum(axis=-1)
+    threshold = observed - 1e-12 * np.abs(observed) - 1e-12 * np.abs(sums).sum(axis=-1)
     # Flipped signs are symmetric: sorted sizes make p independent of item order and of which side is A.
     sums = np.sort(np.abs(sums), axis=-1)
     if clusters <= EXACT_CLUSTERS:
         signs = 1.0 - 2.0 * ((np.arange(2**clusters)[:, None] >> np.arange(clusters)) & 1)
-        return (np.abs(sums @ signs.T) >= threshold[..., None]).mean(axis=-1)
+        return (statistic(sums @ signs.T) >= threshold[..., None]).mean(axis=-1)
     generator = np.random.default_rng(seed)
     extreme = np.zeros(sums.shape[:-1], dtype=np.int64)
     for start in range(0, flips, 1000):
         size = min(1000, flips - start)
         signs = generator.integers(0, 2, (clusters, size)).astype(float) * 2 - 1
-        extreme += (np.abs(sums @ signs) >= threshold[..., None]).sum(axis=-1)
+        extreme += (statistic(sums @ signs) >= threshold[..., None]).sum(axis=-1)
     return (1 + extreme) / (1 + flips)
+
+
+def bootstrap_p(replicates: np.ndarray, df: float) -> float:
+    """Two-sided p of bootstrap replicates [B] of a difference, dual to their widened percentile interval."""
+    beyond = min((replicates <= 0).sum(), (replicates >= 0).sum())
+    tail = special.ndtri(min((1 + float(beyond)) / (1 + len(replicates)), 0.5))
+    return float(min(1.0, 2 * special.stdtr(df, tail / ((df + 1) / df) ** 0.5)))
 
 
 def unpaired_p(values_a: np.ndarray, values_b: np.ndarray) -> float | None:
