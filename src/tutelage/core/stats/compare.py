@@ -11,7 +11,6 @@ The estimate is direction * (A - B): positive means that A is better. The method
 - corpus metrics: clusters are resampled once and both systems recomputed on the same resample.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -36,6 +35,8 @@ from tutelage.core.stats.intervals import (
     resamples,
     seed_components,
 )
+from tutelage.core.stats.pairing import paired_items, seed_notes
+from tutelage.core.stats.pooled import SeedPrior
 from tutelage.core.stats.twoway import Components
 
 MCNEMAR = "mid-p McNemar, Bonett-Price interval"
@@ -157,19 +158,21 @@ def compare(
     cost_ratio: float | None = None,
     n_resamples: int = 5000,
     seed: int = 0,
+    prior: SeedPrior | None = None,
 ) -> Comparison:
     """Compare two systems item by item.
 
     `direction` is +1 when larger scores are better. `metric_kind` "auto" takes `ratio` when the logs have
     weights, `binary` for single runs of 0/1 scores, else `mean`; "corpus" needs `statistic` (columns -> number).
     `cluster` names the column that groups items which share a source. `cost_ratio` (A / B) is only carried along.
+    `prior`, from reruns of the baseline, moderates the variance between three or more runs (no corpus metric).
 
     Raises ComparisonError for unpaired items (unless `intersect`), different numbers of seeds, different clusters.
     """
     a, b = log_a.matrix(cluster), log_b.matrix(cluster)
     only_a, only_b = len(set(a.keys) - set(b.keys)), len(set(b.keys) - set(a.keys))
-    a, b = _paired_items(a, b, intersect)
-    notes = _seed_notes(a, b)
+    a, b = paired_items(a, b, intersect)
+    notes = seed_notes(a, b)
     kind = metric_kind
     if kind == "auto":
         kinds = {kind_of(log_a, a), kind_of(log_b, b)}
@@ -203,12 +206,21 @@ def compare(
         columns = (corpus_columns(log_a, a.keys), corpus_columns(log_b, a.keys))
         found = _corpus(columns, design, statistic, direction, level, n_resamples, seed)
     else:
-        found = _means(a, b, kind, design, direction, level, seed)
+        found = _means(a, b, kind, design, direction, level, seed, prior)
+        if prior is not None and runs >= MIN_SEEDS:
+            facts["notes"] += (f"variance between runs pooled with {prior.runs} reruns of the baseline",)
     return Comparison(**{**facts, **found})
 
 
 def _means(
-    a: ItemMatrix, b: ItemMatrix, kind: MetricKind, design: ClusterDesign, direction: int, level: float, seed: int
+    a: ItemMatrix,
+    b: ItemMatrix,
+    kind: MetricKind,
+    design: ClusterDesign,
+    direction: int,
+    level: float,
+    seed: int,
+    prior: SeedPrior | None,
 ) -> dict[str, Any]:
     (runs_a, values_a), (runs_b, values_b) = pseudo_values(a, kind), pseudo_values(b, kind)
     differences = direction * (values_a - values_b)
@@ -222,7 +234,7 @@ def _means(
     if design.n_clusters < 2:
         reason = f"{design.n_clusters} cluster of items; an interval needs at least two"
         return {**found, **_without_interval(reason), "method": "none", "components": {}}
-    parts = components(differences, design)
+    parts = components(differences, design, prior)
     counts: dict[str, float] = {}
     low_high: tuple[float, float] | None = None
     p: float | None
@@ -298,13 +310,13 @@ def _corpus(
     drawn = [measured(rows) for rows in resamples(design, n_resamples, seed)]
     replicates = np.array([direction * (x - y) for x, y in drawn])
     mean_over_runs = replicates.mean(axis=1)
-    interval = bootstrap_interval(mean_over_runs, level, design.clustered)
+    interval = bootstrap_interval(mean_over_runs, level, design.clustered, design.df)
     seeds = len(runs)
     if seeds < MIN_SEEDS:
         usable = mean_over_runs[np.isfinite(mean_over_runs)]
-        parts = Components(0.0, float(usable.var(ddof=1)), 0.0, 0.0, design.df)
-        beyond = min((usable <= 0).sum(), (usable >= 0).sum())
-        p: float | None = min(1.0, 2 * (1 + float(beyond)) / (1 + len(usable)))
+        wider = (design.df + 1) / design.df
+        parts = Components(0.0, float(usable.var(ddof=1)) * wider, 0.0, 0.0, design.df)
+        p: float | None = paired.bootstrap_p(usable, design.df)
     else:
         # The bootstrap stands in for the cluster sums of the two-way components.
         usable = replicates[np.isfinite(replicates).all(axis=1)]
@@ -339,51 +351,6 @@ def _stored(parts: Components) -> dict[str, float]:
 
 def _without_interval(reason: str) -> dict[str, Any]:
     return {"interval": None, "no_interval": reason, "p": None, "df": None, "mde": None}
-
-
-def _paired_items(a: ItemMatrix, b: ItemMatrix, intersect: bool) -> tuple[ItemMatrix, ItemMatrix]:
-    in_a, in_b = set(a.keys), set(b.keys)
-    only_a, only_b = [k for k in a.keys if k not in in_b], [k for k in b.keys if k not in in_a]
-    shared = [key for key in a.keys if key in in_b]
-    if (only_a or only_b) and not (intersect and shared):
-        raise ComparisonError(
-            "the two systems were not scored on the same items",
-            where="first keys: " + ", ".join((only_a + only_b)[:3]),
-            expected="the same item keys on both sides",
-            found=f"{len(only_a)} of {len(a.keys)} in A only, {len(only_b)} of {len(b.keys)} in B only",
-            remedy="score the missing items" + (", or compare the shared ones with intersect" if shared else ""),
-        )
-    a, b = _taken(a, shared), _taken(b, shared)
-    for key, cluster_a, cluster_b in zip(shared, a.clusters, b.clusters, strict=True):
-        if cluster_a != cluster_b:
-            raise ComparisonError(
-                "the two systems put an item into different clusters", where=key, found=f"{cluster_a}, {cluster_b}"
-            )
-    return a, b
-
-
-def _taken(matrix: ItemMatrix, keys: Sequence[str]) -> ItemMatrix:
-    position = {key: i for i, key in enumerate(matrix.keys)}
-    rows = np.array([position[key] for key in keys])
-    weights = None if matrix.weights is None else matrix.weights[:, rows]
-    return ItemMatrix(list(keys), matrix.seeds, matrix.scores[:, rows], weights, matrix.clusters[rows])
-
-
-def _seed_notes(a: ItemMatrix, b: ItemMatrix) -> tuple[str, ...]:
-    """What to say about the pairing of runs; a single run without a seed is broadcast over the other side's."""
-    if not (a.seeds and b.seeds):
-        side = "B" if a.seeds else "A"
-        return (f"{side} has no training randomness: one run repeated",) if a.seeds or b.seeds else ()
-    if len(a.seeds) != len(b.seeds):
-        raise ComparisonError(
-            "the two systems have different numbers of training seeds",
-            expected="one run per seed on both sides",
-            found=f"A has seeds {list(a.seeds)}, B has seeds {list(b.seeds)}",
-            remedy="train the missing runs, or leave the extra ones out of both",
-        )
-    if a.seeds != b.seeds:
-        return (f"seeds {list(a.seeds)} and {list(b.seeds)} were paired in order",)
-    return ()
 
 
 def _positive(margin: float) -> float:

@@ -4,20 +4,25 @@
 - Means: t with s/sqrt(n), and with clusters the cluster-robust t of `clusters` (warning below 20 clusters).
 - Ratios sum(score*weight)/sum(weight): the same t on the linearised items w_i (y_i - ratio) / wbar.
 - Three or more training seeds: the two-way interval of `twoway`, which covers items and seeds.
-- Corpus metrics (F1, MCC, AUROC, Spearman, BLEU): percentile bootstrap over clusters.
+- Corpus metrics (F1, MCC, AUROC, Spearman, BLEU): percentile bootstrap over clusters, its percentiles moved out
+  from level a to Phi(t_{a,df} sqrt((df + 1) / df)): resampling C clusters makes the variance (C - 1) / C times too
+  small and reads it as if it were known ("What Teachers Should Know About the Bootstrap", Hesterberg 2015).
+  Without that fifty clusters covered 94.0 %.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from tutelage.core.errors import ComparisonError, InputError
 from tutelage.core.items import ItemLog, ItemMatrix
 from tutelage.core.records import Interval, Record
 from tutelage.core.stats.clusters import ClusterDesign, cluster_design, variance_of_mean
-from tutelage.core.stats.twoway import Components, half_width, seed_and_item_parts, two_way
+from tutelage.core.stats.pooled import SeedPrior, moderated, seed_prior
+from tutelage.core.stats.twoway import NORMAL_DF, Components, half_width, seed_and_item_parts, two_way
 
 MetricKind = Literal["auto", "binary", "mean", "ratio", "corpus"]
 Statistic = Callable[[Mapping[str, np.ndarray]], float]
@@ -64,8 +69,9 @@ def mean_interval(
     return _interval(mean, half, level, covers_of(design, 1), "cluster-robust t" if design.clustered else "t")
 
 
-def bootstrap_interval(replicates: np.ndarray, level: float, clustered: bool) -> Interval:
-    """Percentile interval of bootstrap replicates ([B]); NaN replicates (metric undefined) are left out."""
+def bootstrap_interval(replicates: np.ndarray, level: float, clustered: bool, df: float = NORMAL_DF) -> Interval:
+    """Percentile interval of bootstrap replicates ([B]); NaN replicates (metric undefined) are left out. `df`, the
+    degrees of freedom of the clusters, widens it as the module says."""
     usable = replicates[np.isfinite(replicates)]
     if len(usable) < 0.9 * len(replicates):
         raise ComparisonError(
@@ -74,7 +80,8 @@ def bootstrap_interval(replicates: np.ndarray, level: float, clustered: bool) ->
             found=f"{len(usable)} of {len(replicates)}",
             remedy="use more items, or a metric that exists on every resample",
         )
-    low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
+    outer = float(special.ndtr(special.stdtrit(df, (1 - level) / 2) * ((df + 1) / df) ** 0.5))
+    low, high = np.quantile(usable, [outer, 1 - outer])
     covers: Literal["clusters", "items"] = "clusters" if clustered else "items"
     return Interval(lo=low, hi=high, level=level, method=f"percentile bootstrap over {covers}", covers=covers)
 
@@ -171,7 +178,7 @@ def summarise(
                 np.mean([statistic({name: column[rows] for name, column in c.items()}) for c in per_seed])
                 for rows in resamples(design, n_resamples, seed)
             ]
-            interval = bootstrap_interval(np.array(replicates), level, design.clustered)
+            interval = bootstrap_interval(np.array(replicates), level, design.clustered, design.df)
     else:
         per_run, values = pseudo_values(matrix, kind)
         estimate = float(per_run.mean())
@@ -196,11 +203,23 @@ def summarise(
     )
 
 
-def components(values: np.ndarray, design: ClusterDesign) -> Components:
-    """Variance components of the mean of [R, n] values; fewer than three seeds are averaged per item."""
-    if len(values) < MIN_SEEDS:
+def components(values: np.ndarray, design: ClusterDesign, prior: SeedPrior | None = None) -> Components:
+    """Variance components of the mean of [R, n] values; fewer than three seeds are averaged per item. `prior`
+    moderates the variance between runs (`pooled`)."""
+    seeds = len(values)
+    if seeds < MIN_SEEDS:
         return Components(0.0, float(variance_of_mean(values.mean(axis=0), design)), 0.0, 0.0, design.df)
-    return seed_components(*two_way(values, design), len(values), design)
+    v_s, v_i, v_e = two_way(values, design)
+    if prior is None:
+        return seed_components(v_s, v_i, v_e, seeds, design)
+    v_s, df = moderated(v_s, seeds, prior)
+    return replace(seed_components(v_s, v_i, v_e, seeds, design), df_seeds=df)
+
+
+def prior_of(reruns: ItemLog) -> SeedPrior:
+    """What the item log of baseline runs outside a comparison, one per training seed, says of their variance."""
+    matrix = reruns.matrix()
+    return seed_prior(pseudo_values(matrix, "mean" if matrix.weights is None else "ratio")[0])
 
 
 def seed_components(

@@ -5,8 +5,8 @@
   Interval (Bonett-Price): u = (b+1)/(n+2), v = (c+1)/(n+2), (u - v) +- z sqrt((u + v - (u-v)^2) / (n+2)).
 - Other scores: sign-flip test on cluster sums, p = (1 + #{|T*| >= |T|}) / (1 + M), M = 10,000, or the exact share
   of all 2^C sign patterns when C <= 13.
-- Bootstrap of a corpus metric: the share q of replicates on the other side of 0 (at least 1 / (1 + B)), read as the
-  tail of a t with the clusters' df: p = 2 T_df(Phi^-1(q) / sqrt((df + 1) / df)), dual to the interval.
+- Bootstrap of a corpus metric: the share q of replicates on the other side of 0 (at least 1 / (1 + B)), read as
+  the tail of a t with the clusters' df: p = 2 T_df(Phi^-1(q) / sqrt((df + 1) / df)), dual to the interval.
 - What an unpaired reading says: z = difference / sqrt(se_a^2 + se_b^2), clusters and pairing ignored.
 """
 

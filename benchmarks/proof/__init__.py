@@ -1,0 +1,1 @@
+"""Parts of the benchmark of statistics: simulated draws, real reruns, pooled seed variance."""
