@@ -49,6 +49,7 @@ def test_a_memoriser_is_caught_and_what_it_never_saw_is_not():
     model = NGramLM(6).fit(SEEN)
     found = audit(model, SEEN, UNSEEN)
     assert (found.estimate, found.extra["exact"], found.system["verdict"]) == (1.0, 8.0, "contaminated")
+    assert found.extra["near_exact"] == 0.0
     assert (found.extra["control_exact"], found.extra["control_near_exact"]) == (0.0, 0.0)
     assert found.extra["rouge_guided"] == 1.0 and found.direction == -1
     # It completes with any header: both prompts do equally well.
@@ -120,6 +121,7 @@ def test_texts_are_cut_at_sentences_where_they_end_in_between():
     parts = cut(text, 0.7, 0.4, 0.7)
     assert parts == (text[:50], "Eleven twelve thirteen fourteen.")
     assert cut(text, 0.1, 0.2, 0.4)[0] == "One two three four five."
+    assert cut(text, 0.45, 0.4, 0.5)[0] == "One two three four five. Six seven"
     first, rest = cut("alpha beta gamma delta epsilon zeta", 0.5, 0.4, 0.7)
     assert (first, rest) == ("alpha beta gamma", "delta epsilon zeta")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tutelage.core.errors import InputError
 from tutelage.core.text.hashing import uniform
 from tutelage.core.text.rows import texts
 
@@ -48,16 +49,9 @@ def first_tokens(text: str, model: Any, limit: int) -> str:
     return "".join(found[:kept])
 
 
-def last_tokens(text: str, model: Any, limit: int) -> str:
-    """The last words of `text` that together have at most `limit` tokens, at least one word."""
-    found = re.findall(r"\s*\S+", text)
-    size = kept = 0
-    for ids in reversed(model.tokenize(found)):
-        size += len(ids)
-        if kept and size > limit:
-            break
-        kept += 1
-    return "".join(found[len(found) - kept :]).lstrip()
+def first_words(text: str, count: int) -> str:
+    """The first `count` words with the white space before them."""
+    return "".join(re.findall(r"\s*\S+", text)[:count])
 
 
 def as_words(text: str, count: int | None = None) -> str:
@@ -69,3 +63,15 @@ def copies_of(row: Mapping[str, Any], column: str) -> str | None:
     """How often a row was in the training data, as the label of a group of rows; None where nobody says."""
     value = row.get(column)
     return None if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def refuse_shared(rows: "pa.Table", control: "pa.Table", where: str) -> None:
+    """Raise InputError when a row that was never seen is among those that may have been."""
+    shared = set(row_texts(rows)) & set(row_texts(control))
+    if shared:
+        raise InputError(
+            "a control row is among the rows that it is the control of",
+            where=f"{where}: control",
+            expected="rows that the model cannot have seen",
+            found=sorted(shared)[0][:80],
+        )

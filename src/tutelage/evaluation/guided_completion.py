@@ -23,7 +23,7 @@ from tutelage.core.stats.paired import sign_flip_p
 from tutelage.core.text.hashing import uniform
 from tutelage.core.text.sentences import sentence_spans
 from tutelage.core.text.similarity import edit_similarity, rouge_l
-from tutelage.evaluation._audit import Pieces, as_words, first_tokens, row_texts, sample
+from tutelage.evaluation._audit import Pieces, as_words, first_tokens, refuse_shared, row_texts, sample
 from tutelage.evaluation._labels import clusters_of
 from tutelage.evaluation._shared import Measurement
 
@@ -136,14 +136,7 @@ class GuidedCompletion(Task):
         verdict = "suspicion" if flagged else "not detected"
         if control is not None:
             apart = sample(control, self.items, self.seed)
-            shared = set(row_texts(table)) & set(row_texts(apart))
-            if shared:
-                raise InputError(
-                    "a control row is among the rows that it is the control of",
-                    where=f"{self.name}: control",
-                    expected="rows that the model cannot have seen",
-                    found=sorted(shared)[0][:80],
-                )
+            refuse_shared(table, apart, self.name)
             rest, suspicious = self._summary(self._completed(model, apart), apart)
             extra |= {f"control_{name}": value for name, value in rest.items()}
             verdict = verdict if not flagged else "control flagged too" if suspicious else "contaminated"
