@@ -119,6 +119,7 @@ def inputs(data, model):
     losses = [Dataset.from_rows(make_rows(seed=seed)) for seed in (2, 3, 4)]
     measured = discovery.build("evaluation.bits_per_byte").evaluate(model, data, {})
     given |= {"result": measured, "before": measured, "after": [measured] * 6}
+    given |= {"trained_on": apart, "separate": None}
     given["measured"] = discovery.build("evaluation.multiple_choice").evaluate(model, data, {})
     return {**given, "losses": losses, "results": None, "listed": Dataset.from_rows(make_rows()[:4]), "*": data}
 
@@ -183,6 +184,8 @@ def fields_for(name):
         chosen = {"column": "group"}
     if name == "signals.skill_graph":
         chosen = {"column": "group", "skills": [f"group-{i}" for i in range(6)]}
+    if name == "evaluation.exposure":
+        chosen = {"column": "title"}
     if name == "evaluation.dsl":
         chosen = {"positive": "a", "splits": 2}
     if name == "evaluation.screening":
