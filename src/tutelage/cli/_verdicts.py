@@ -38,6 +38,8 @@ def step_lines(result: "RunResult") -> list[str]:
             lines.append(
                 f"{name}: {found.metric} {found.estimate:.4g}{ends} {found.unit} over {found.n_items} items"
             )
+            # What a forecast says of itself, its back-tested error first.
+            lines += [f"  {sentence}" for sentence in found.system.get("told", ())]
     return lines
 
 

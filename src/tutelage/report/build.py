@@ -11,6 +11,7 @@ import yaml
 
 from tutelage.core.store import Store
 from tutelage.report.examples import dropped, samples, selected
+from tutelage.report.forecasts import forecast_notes, forecast_plots, forecast_tables
 from tutelage.report.plots import plots
 from tutelage.report.render import TONE, Verdict, View
 from tutelage.report.tables import interval_text, tables
@@ -32,6 +33,9 @@ def build_view(workspace: Path, run_id: str = "latest") -> View:
         notes=notes(run),
         plots=plots(run, store),
         tables=tables(run),
+        forecasts=forecast_notes(run),
+        forecast_plots=forecast_plots(run),
+        forecast_tables=forecast_tables(run),
         examples=[*selected(run, store), *dropped(run, store)],
         samples=samples(run, store),
         recipe=yaml.safe_dump(run["recipe"], sort_keys=False, allow_unicode=True),

@@ -68,6 +68,9 @@ class View:
     notes: Sequence[str] = ()
     plots: Sequence[tuple[str, Markup, str]] = ()
     tables: Sequence[Table] = ()
+    forecasts: Sequence[str] = ()
+    forecast_plots: Sequence[tuple[str, Markup, str]] = ()
+    forecast_tables: Sequence[Table] = ()
     examples: Sequence[tuple[str, Sequence[Example]]] = ()
     samples: Sequence[tuple[str, Sequence[Example]]] = ()
     recipe: str = ""

@@ -244,6 +244,7 @@ def fit_curve(
             where=f"point {number + 1}",
             expected="positive x, finite y" + (f" up to {upper:g}" if form == "sat3" and upper else ""),
             found=f"x = {points[number].tolist()}, y = {values[number]}",
+            remedy="set `upper` to the best score there can be" if form == "sat3" else "choose another form",
         )
     if form == "last":
         kept = points[:, 0] == points[:, 0].max()
