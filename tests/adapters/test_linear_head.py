@@ -31,7 +31,7 @@ def test_equals_scikit_learn_on_the_same_vectors(encoder):
     texts = data.column("text").to_pylist()
     vectors = encoder.embed(texts)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    model = LogisticRegression(C=3.0, max_iter=1000).fit(vectors, data.column("label").to_pylist())
+    model = LogisticRegression(C=3.0, max_iter=10_000, tol=1e-8).fit(vectors, data.column("label").to_pylist())
     assert np.allclose(made.predict_proba(texts), model.predict_proba(vectors), atol=1e-5)
     assert made.n_params == 2 * encoder.width + 2
 

@@ -84,7 +84,6 @@ def run(arguments: list[str] | None = None) -> None:
     if "--verbose" not in given:
         warnings.filterwarnings("ignore", category=FutureWarning)
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         code = app(given, standalone_mode=False, prog_name="tutelage")
     except ClickException as error:
