@@ -16,7 +16,7 @@ from tutelage.runs import payload
 from tutelage.runs.components import build_method
 from tutelage.runs.environment import processor
 from tutelage.runs.limit import first_rows
-from tutelage.runs.paths import STATE, allowed, model_path, source_path, tree_hash
+from tutelage.runs.paths import STATE, allowed, model_path, of_a_run, source_path, tree_hash
 from tutelage.runs.recipe import ModelSpec, Recipe
 
 
@@ -39,6 +39,9 @@ def source_key(recipe: Recipe, workspace: Path, name: str, limit: int | None) ->
         found = reader.read(None)
         return digest([source.use, configuration(reader), found.hash, limit]), found
     path = source_path(recipe, workspace, name)
+    if of_a_run(source.path):
+        made = Dataset.open(path)
+        return digest(["run", made.hash, limit]), made
     contents = {"files": tree_hash(path, allowed(recipe, workspace), recipe.allow_outside)}
     return method_key(reader, contents, {"limit": limit}), None
 

@@ -2,7 +2,8 @@
 
 A source lies inside the recipe's folder or the workspace. So does a model or an adapter given by a relative path;
 models commonly live elsewhere, so an absolute path (or one from `~`), which somebody wrote for this machine, is
-followed wherever it leads. `--allow-outside` lifts both.
+followed wherever it leads. `--allow-outside` lifts both. `run:RECIPE/STEP@ARM` means what an earlier run of the
+workspace made (see `made`).
 """
 
 import os
@@ -22,6 +23,10 @@ def source_path(recipe: Recipe, workspace: Path, name: str) -> Path:
     """The existing path of source `name`; raises ConfigError when it is outside, InputError when it is missing."""
     given = recipe.sources[name].path
     assert given is not None
+    if of_a_run(given):
+        from tutelage.runs.made import made_path
+
+        return made_path(given, workspace, "dataset")
     path = recipe.folder / given
     where = recipe.where("sources", name, "path")
     _inside(path, allowed(recipe, workspace), recipe.allow_outside, where)
@@ -43,6 +48,10 @@ def model_path(recipe: Recipe, workspace: Path, name: str, field: str = "load") 
     ConfigError when it is missing or outside.
     """
     given = getattr(recipe.models[name], field)
+    if given is not None and of_a_run(given):
+        from tutelage.runs.made import made_path
+
+        return made_path(given, workspace, "model")
     if given is None or (field == "load" and "://" in given):
         return None
     written = Path(given).expanduser()
@@ -69,6 +78,11 @@ def model_path(recipe: Recipe, workspace: Path, name: str, field: str = "load") 
             remedy="check the path; it is relative to the recipe",
         )
     return path
+
+
+def of_a_run(given: str) -> bool:
+    """Whether a path or model means what an earlier run of the workspace made; see `made`."""
+    return given.startswith("run:")
 
 
 def check_paths(recipe: Recipe, workspace: Path) -> list[str]:

@@ -29,7 +29,8 @@ class _Strict(Record):
 
 
 class Source(_Strict):
-    """Where rows come from: `{path: folder-or-file}`, or `{use: data.read.name, path?, fields...}`."""
+    """Where rows come from: `{path: folder-or-file}`, or `{use: data.read.name, path?, fields...}`. The path
+    `run:RECIPE/STEP@ARM` means the rows that an earlier run in the workspace made."""
 
     use: str = "data.read.auto"
     path: str | None = None
@@ -48,7 +49,8 @@ class Source(_Strict):
 
 
 class ModelSpec(_Strict):
-    """A model to load: a folder, packaged name, hub name or endpoint, as `models.load.load_model` takes it.
+    """A model to load: a folder, packaged name, hub name or endpoint, as `models.load.load_model` takes it; or
+    `run:RECIPE/STEP@ARM`, the model that an earlier run in the workspace made (see `runs.made`).
 
     For an endpoint `model` is its name there, `key_env` the environment variable that holds the key, and
     `endpoint` how it is asked: budget, prices, max_spend, concurrency, timeout, api.
