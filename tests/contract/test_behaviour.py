@@ -184,6 +184,8 @@ def fields_for(name):
         chosen = {"column": "group"}
     if name == "signals.skill_graph":
         chosen = {"column": "group", "skills": [f"group-{i}" for i in range(6)]}
+    if name == "data.augment.traps":
+        chosen = {"perplexity": (1.0, 1001.0), "length": 3, "pairs": 2, "buckets": 1}
     if name == "evaluation.exposure":
         chosen = {"column": "title"}
     if name == "evaluation.dsl":
