@@ -14,9 +14,9 @@ from tutelage.core.apply import score_dataset
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import ConfigError, InputError
 from tutelage.core.meter import Meter
+from tutelage.models.judge import clip, judge_prompt, parse_choice
 from tutelage.models.seam import Generation, LogLikelihood
 from tutelage.models.templates import ChatTemplate
-from tutelage.signals._judge import clip, judge_prompt, parse_choice
 from tutelage.signals._pairwise import fit_preferences, one_hot_differences, preference_loss
 from tutelage.signals.pairwise_quality import (
     PairwiseQuality,
@@ -32,12 +32,12 @@ MUTATIONS = [
     ("src/tutelage/signals/pairwise_quality.py", "(number % 2) * (NEIGHBOURS // 2)", "0"),
     ("src/tutelage/signals/pairwise_quality.py", "np.where(met, scores, np.nan)", "scores"),
     ("src/tutelage/signals/pairwise_quality.py", "clip(text.strip(), self.clip_words)", "text"),
-    ("src/tutelage/signals/_judge.py", "{token[:1]} {token[1:]}", "{token}"),
+    ("src/tutelage/models/judge.py", "{token[:1]} {token[1:]}", "{token}"),
     ("src/tutelage/signals/_pairwise.py", "expit(z) - preference", "preference - expit(z)"),
     ("src/tutelage/signals/_pairwise.py", "0.5 * ridge", "1.0 * ridge"),
     ("src/tutelage/signals/_pairwise.py", "np.tile([1.0, -1.0]", "np.tile([-1.0, 1.0]"),
-    ("src/tutelage/signals/_judge.py", "if len(found) != 1:", "if not found:"),
-    ("src/tutelage/signals/_judge.py", "np.array([1.0, -1.0])", "np.array([-1.0, 1.0])"),
+    ("src/tutelage/models/judge.py", "if len(found) != 1:", "if not found:"),
+    ("src/tutelage/models/judge.py", "np.array([1.0, -1.0])", "np.array([-1.0, 1.0])"),
 ]
 ROUNDS = 12
 NAMES = [f"n{i}" for i in range(24)]

@@ -20,7 +20,7 @@ from tutelage.core.errors import InputError, suggest
 from tutelage.core.method import Inputs, Scorer, State
 from tutelage.core.text.hashing import hash64_many
 from tutelage.core.text.rows import text_rows
-from tutelage.signals._judge import CRITERIA, ask, clip, judge_prompt, without_turns
+from tutelage.models.judge import CRITERIA, ask, clip, judge_prompt, without_turns
 from tutelage.signals._pairwise import fit_preferences, one_hot_differences
 
 CARD = {

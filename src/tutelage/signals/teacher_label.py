@@ -26,8 +26,8 @@ from tutelage.core.labels import LabelSpace
 from tutelage.core.method import Inputs, Scorer, State
 from tutelage.core.text.hashing import hash64
 from tutelage.core.text.rows import texts
+from tutelage.models.judge import clip, without_turns
 from tutelage.signals import _teacher
-from tutelage.signals._judge import clip, without_turns
 
 CARD = {
     "name": "signals.teacher_label",
