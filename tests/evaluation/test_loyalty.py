@@ -26,7 +26,7 @@ MUTATIONS = [
     ("src/tutelage/evaluation/loyalty.py", "values[name].mean()) / ceiling", "values[name].mean())"),
     ("src/tutelage/evaluation/loyalty.py", "np.argsort(np.argsort(sure", "np.argsort(np.argsort(-sure"),
     ("src/tutelage/evaluation/loyalty.py", "groups == name", "groups != name"),
-    ("src/tutelage/evaluation/_answers.py", "a.classes != b.classes or", ""),
+    ("src/tutelage/evaluation/_paired_answers.py", "a.classes != b.classes or", ""),
 ]
 
 

@@ -17,7 +17,7 @@ from tutelage.core.items import ItemLog
 from tutelage.core.method import Inputs, Task
 from tutelage.core.stats.compare import compare
 from tutelage.core.stats.intervals import mean_interval, summarise
-from tutelage.evaluation._answers import Answer, answers_of, shared_answers
+from tutelage.evaluation._paired_answers import Answer, answers_of, shared_answers
 from tutelage.evaluation._logs import Derived
 
 if TYPE_CHECKING:
