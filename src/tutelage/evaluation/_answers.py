@@ -1,76 +1,65 @@
-"""Answers of one model to many items, from a result's item log or from rows: what two models are compared by."""
+"""Answers in the model's own words, compared with each other and with references."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
+
+from tutelage.core.answers import exact_match, normalise
 from tutelage.core.errors import InputError
-from tutelage.evaluation._logs import choice_probs, log_of, one_run, same_items
+from tutelage.core.text.similarity import rouge_l, sentence_bleu
 
-if TYPE_CHECKING:
-    from tutelage.evaluation.loyalty import Loyalty
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What was said of one item (None: nothing readable), its probabilities over `classes`, how right it is (None:
-    unknown), and the item's cluster and group."""
-
-    said: str | None
-    probs: tuple[float, ...] | None
-    right: float | None
-    cluster: Any
-    group: Any
-    classes: tuple[str, ...] = ()
-
-    @property
-    def number(self) -> float | None:
-        """The answer as a number, None when it is none."""
-        try:
-            return None if self.said is None else float(self.said)
-        except ValueError:
-            return None
+# How alike two answers are, in [0, 1], and from where on they count as the same.
+AGREEMENT: dict[str, Callable[[str, str], float]] = {
+    "bleu": sentence_bleu,
+    "rouge_l": rouge_l,
+    "exact": lambda one, other: float(exact_match(one, other)),
+}
+THRESHOLDS = {"bleu": 0.5, "rouge_l": 0.5, "exact": 0.5, "embedding": 0.9}
 
 
-def answers_of(given: Any, task: "Loyalty", where: str) -> dict[str, Answer]:
-    """item key (of a result) or id (of rows) -> answer."""
-    if not hasattr(given, "column_names"):
-        rows = one_run(log_of(given, where), where)
-        return {key: _from_log(row) for key, row in rows.items()}
-    given.require(task.predicted)
-    return {row["id"]: _from_row(row, task) for row in given.rows()}
+def references(row: Mapping[str, Any], where: str) -> list[str] | None:
+    """The accepted answers of a row, None without any; raises InputError for an empty one."""
+    value = row.get("answer")
+    given = value if isinstance(value, list) else [value]
+    accepted = [str(part) for part in given if part is not None]
+    if not all(part.strip() for part in accepted):
+        raise InputError(
+            "a reference answer is empty",
+            where=f"{where}, field answer",
+            expected="a text, or a list of accepted ones",
+            found=repr(value),
+        )
+    return accepted or None
 
 
-def _from_log(row: Mapping[str, Any]) -> Answer:
-    probs = choice_probs(row)
-    said = row["prediction"] if row["status"] == "ok" else None
-    right = row["score"] if row["target"] is not None else None
-    return Answer(said, None if probs is None else tuple(probs.tolist()), right, row["cluster"], row["group"])
+def right(text: str, accepted: Sequence[str]) -> bool:
+    """Whether an answer equals one of the accepted ones, once normalised."""
+    return any(exact_match(text, one) for one in accepted)
 
 
-def _from_row(row: Mapping[str, Any], task: "Loyalty") -> Answer:
-    said, label, probs = row.get(task.predicted), row.get(task.label), row.get(task.probs)
-    text = None if said is None else str(said)
-    right = None if label is None else float(text == str(label))
-    cluster = row.get("group") if row.get("cluster") is None else row.get("cluster")
-    classes = tuple(row.get("classes") or ())
-    return Answer(text, None if probs is None else tuple(probs), right, cluster, row.get("group"), classes)
+def agreement_matrix(answers: Sequence[str], kind: str) -> np.ndarray:
+    """[m, m] S(i, j), the diagonal 0; an empty answer agrees with nothing."""
+    matrix = np.zeros((len(answers), len(answers)))
+    for i, one in enumerate(answers):
+        for j, other in enumerate(answers):
+            if i != j and one.strip() and other.strip():
+                matrix[i, j] = AGREEMENT[kind](one, other)
+    return matrix
 
 
-def shared_answers(sides: Mapping[str, Mapping[str, Answer]]) -> list[str]:
-    """The keys that all sides answer; raises ComparisonError for others, and InputError where an item's options
-    differ."""
-    keys = same_items({name: {key: {} for key in side} for name, side in sides.items()})
-    (first, ours), *others = sides.items()
-    for name, theirs in others:
-        for key in keys:
-            a, b = ours[key], theirs[key]
-            widths = [len(one.probs) for one in (a, b) if one.probs is not None]
-            if a.classes != b.classes or len(set(widths)) > 1:
-                raise InputError(
-                    "two models chose among different options",
-                    where=f"item {key}, {first} and {name}",
-                    expected="the same options in one order",
-                    found=f"{list(a.classes) or widths[:1]} and {list(b.classes) or widths[1:]}",
-                )
-    return keys
+def cosines(vectors: np.ndarray) -> np.ndarray:
+    """[m, m] cosines of `vectors` [m, d], 0 beside a zero vector, cut below at 0."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units = vectors / np.maximum(norms, 1e-12)
+    return np.clip(units @ units.T, 0.0, 1.0)
+
+
+def distinct(answers: Sequence[str]) -> list[tuple[str, int]]:
+    """(first wording, count) of each different answer once normalised, the most frequent first; no empty one."""
+    counts: dict[str, list[Any]] = {}
+    for answer in answers:
+        key = normalise(answer)
+        if key:
+            counts.setdefault(key, [answer.strip(), 0])[1] += 1
+    return [(text, count) for text, count in sorted(counts.values(), key=lambda one: -one[1])]
