@@ -86,6 +86,9 @@ def make_rows(count=24, seed=0):
                 "label_probs": [0.9 - 0.8 * (number % 2), 0.1 + 0.8 * (number % 2)],
                 "predicted": ("a", "b")[number % 2],
                 "predicted_probs": [0.9 - 0.8 * (number % 2), 0.1 + 0.8 * (number % 2)],
+                "human": ("a", "b", "tie")[number % 3],
+                "response_a": body[0],
+                "response_b": body[1],
                 "votes": [("a", "b", None)[(number + j * (number % 5)) % 3] for j in range(3)],
                 "vote_sources": ["first", "second", "third"],
             }
@@ -121,6 +124,7 @@ def inputs(data, model):
     given |= {"result": measured, "before": measured, "after": [measured] * 6}
     given |= {"trained_on": apart, "separate": None}
     given["measured"] = discovery.build("evaluation.multiple_choice").evaluate(model, data, {})
+    given |= {"attacks": [given["measured"]] * 3, "benign": given["measured"]}
     return {**given, "losses": losses, "results": None, "listed": Dataset.from_rows(make_rows()[:4]), "*": data}
 
 

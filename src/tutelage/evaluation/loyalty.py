@@ -17,8 +17,8 @@ from tutelage.core.items import ItemLog
 from tutelage.core.method import Inputs, Task
 from tutelage.core.stats.compare import compare
 from tutelage.core.stats.intervals import mean_interval, summarise
-from tutelage.evaluation._paired_answers import Answer, answers_of, shared_answers
 from tutelage.evaluation._logs import Derived
+from tutelage.evaluation._paired_answers import Answer, answers_of, shared_answers
 
 if TYPE_CHECKING:
     from tutelage.core.dataset import Dataset
