@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.core.answers import exact_match, normalise
-from tutelage.core.errors import InputError
+from tutelage.core.errors import ConfigError, InputError
 from tutelage.core.text.similarity import rouge_l, sentence_bleu
 
 # How alike two answers are, in [0, 1], and from where on they count as the same.
@@ -63,3 +63,46 @@ def distinct(answers: Sequence[str]) -> list[tuple[str, int]]:
         if key:
             counts.setdefault(key, [answer.strip(), 0])[1] += 1
     return [(text, count) for text, count in sorted(counts.values(), key=lambda one: -one[1])]
+
+
+def answer_losses(model: Any, pairs: Sequence[tuple[str, str]]) -> list[np.ndarray]:
+    """Per (prompt, answer) the losses -log p of the answer's tokens, [T] float64.
+
+    Raises ConfigError for a model that gives no log-probabilities of single tokens (an endpoint).
+    """
+    if not hasattr(model, "token_logps"):
+        raise ConfigError(
+            "this model gives no log-probabilities of single tokens",
+            where=getattr(model, "name", "model"),
+            expected="a model with weights on this machine",
+            found=f"kind {getattr(model, 'kind', type(model).__name__)}",
+        )
+    if model.kind == "ngram":
+        return [-model.token_logps(after, before) for before, after in (model.tokenize(pair) for pair in pairs)]
+    from tutelage.models.encode import Encoded, encode_prompt
+    from tutelage.models.scoring import scoring_batches
+
+    documents = []
+    for prompt, answer in pairs:
+        after = model.tokenize([answer])[0][: model.max_length - 1]
+        before = encode_prompt(model, prompt)[-(model.max_length - len(after)) :]
+        documents.append(Encoded(before + after, [False] * len(before) + [True] * len(after), ""))
+    losses = [np.zeros(0)] * len(documents)
+    with model.scoring():
+        for chosen, batch in scoring_batches(model, documents):
+            real = batch.segment_ids >= 0
+            values = -model.token_logps(batch)[real].double().cpu().numpy()
+            trained = batch.response_mask[real].cpu().numpy()
+            at = 0
+            for number in chosen:
+                here = slice(at, at + len(documents[number]))
+                losses[number] = values[here][trained[here]]
+                at = here.stop
+    return losses
+
+
+def without_each_token(model: Any, answer: str) -> list[str]:
+    """The answer without its first token, without its second, and so on: that position only."""
+    ids = model.tokenize([answer])[0]
+    decode = model.decode if hasattr(model, "decode") else model.tokenizer.decode
+    return [decode([*ids[:place], *ids[place + 1 :]]) for place in range(len(ids))]
