@@ -22,6 +22,7 @@ MUTATIONS = [
     ),
     ("src/tutelage/core/stats/curves.py", "stats.f.ppf(level, 1, self.df) / self.df", "4 / self.df"),
     ("src/tutelage/core/stats/curves.py", "(variance + noise)", "variance"),
+    ("src/tutelage/core/stats/curves.py", "ZOOMS if pairs else 1", "1"),
     (
         "src/tutelage/core/stats/curves.py",
         "np.sqrt(np.maximum(limit - rss, 0.0)",
@@ -131,6 +132,17 @@ def test_the_profile_covers(points, ahead, width):
     assert 0.925 <= inside / 400 <= 0.975 and 0.925 <= again / 400 <= 0.975
     if width:
         assert np.median(widths) == pytest.approx(width, rel=0.2)
+
+
+@pytest.mark.parametrize("noise", [0.003, 0.0003])
+def test_the_profile_of_two_variables_covers(noise):
+    inside, at = 0, np.array([[1e9, 1e10]])
+    for seed in range(40):
+        x = grid()
+        fit = fit_curve("twovar", x, law(x) * (1 + noise * np.random.default_rng(seed).normal(size=16)))
+        lo, hi = fit.interval(at[0])
+        inside += lo <= law(at)[0] <= hi
+    assert inside >= 35
 
 
 def test_a_gain_is_a_difference_with_its_own_interval():

@@ -92,6 +92,8 @@ def forecast_curve(
             parameters=fit.parameters,
             tested=tested,
             drawn=drawn(fit, curve, at),
+            last=curve.at(largest),
+            line=float(straight_line(curve, [at])[0]),
             notes=[*notes, *far],
             force=force,
         ),
@@ -111,6 +113,8 @@ def shown(
     parameters: Mapping[str, float],
     tested: tuple[BackTest, ...],
     drawn: Sequence[tuple[float, float]],
+    last: float,
+    line: float,
     notes: Sequence[str],
     force: bool,
 ) -> Forecast:
@@ -119,7 +123,6 @@ def shown(
     status = "not tested" if test is None else "skill" if test.skill > 0 else "no skill"
     if force and status != "skill":
         status = "forced"
-    last = curve.at(curve.distinct[-1])
     return Forecast(
         metric=curve.metric,
         x_unit=curve.x_unit,
@@ -131,7 +134,7 @@ def shown(
         value=value,
         interval=interval,
         last=last,
-        line=float(straight_line(curve, [at])[0]),
+        line=line,
         shown=value if status in ("skill", "forced") else last,
         status=status,  # type: ignore[arg-type]
         tested=tested,
@@ -198,16 +201,18 @@ def result_of(
     sentences: Sequence[str] = (),
     tables: Sequence[Mapping[str, Any]] = (),
     more: Sequence[Forecast] = (),
+    without: str = "as many parameters as points",
 ) -> Result:
-    """The `Result` of a forecast of one curve: `estimate` is what may be quoted; `more` stand beside it."""
+    """The `Result` of a forecast of one curve: `estimate` is what may be quoted; `more` stand beside it;
+    `without` says why a forecast that may be quoted has no interval."""
     quoted = forecast.status in ("skill", "forced") and forecast.interval is not None
     interval = None
     if quoted and forecast.interval is not None and np.isfinite(forecast.interval).all():
         lo, hi = forecast.interval
         interval = Interval(lo=lo, hi=hi, level=LEVEL, method="profile", covers="points")
     reasons = {
-        "skill": "as many parameters as points",
-        "forced": "as many parameters as points",
+        "skill": without,
+        "forced": without,
         "no skill": "no skill at this ratio: the last value is shown",
         "not tested": "no held-out point at this ratio: the last value is shown",
     }

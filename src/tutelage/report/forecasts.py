@@ -38,7 +38,7 @@ def forecast_tables(run: dict[str, Any]) -> list[Table]:
                 )
     heads = ["forecast", "at", "shown", "status", "curve", "tested ahead, points", "error", "last value"]
     note = (
-        "Errors are medians over held-out points. Without skill at its ratio (an error below both naive forecasts) "
+        "Errors are medians over held-out points. Without skill at its ratio (an error below both naive ones) "
         "a forecast is not shown: the last measured value is. The interval covers the noise of the points, not "
         "the choice of the form."
     )

@@ -26,7 +26,6 @@ arXiv:2402.04177. Profile instead of bootstrap: with 5 to 8 points percentile bo
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from typing import Literal
 
@@ -37,6 +36,8 @@ from tutelage.core.errors import InputError
 
 EXPONENTS = np.arange(2, 121) / 100
 PAIRS = np.array(list(product(EXPONENTS[::3], EXPONENTS[::3])))
+# Closer looks at where pairs of exponents fit, at most; exponents of each kind in one; pairs that are enough.
+ZOOMS, FINE, ENOUGH = 8, 25, 60
 FormName = Literal["power3", "sat3", "power2", "loglin", "loglaw", "twovar", "trajectory", "loglog", "last"]
 FORMULAS = {
     "power3": "E + A x^-a",
@@ -186,33 +187,46 @@ class Fit:
         relative = np.median(1 / (self.weights * np.maximum(np.abs(self.y), 1e-300)))
         return float(typical**2 if self.form == "loglog" else min(typical, relative * abs(value)) ** 2)
 
-    @cached_property
-    def _all_theta(self) -> np.ndarray:
-        grid = _FORMS[self.form].grid
-        if self._variables == 1 and len(self.theta) == 1:
-            grid = np.linspace(EXPONENTS[0], EXPONENTS[-1], 4 * (len(EXPONENTS) - 1) + 1)[:, None]
-        return np.concatenate([self.theta[None], grid])
-
     def _profile(self, z: np.ndarray, minus: np.ndarray | None, noise: float, level: float) -> tuple[float, float]:
         """Bounds of row . beta, row = columns(z) - columns(minus), in the units of the linear part."""
         if self.df < 1:
             return -np.inf, np.inf
-        form, theta = _FORMS[self.form], self._all_theta
-        design = form.columns(theta, self.x / self.scale) * self.weights[:, None]
-        row = form.columns(theta, z)[:, 0]
-        row = row if minus is None else row - form.columns(theta, minus)[:, 0]
+        grid = _FORMS[self.form].grid
+        pairs = len(self.theta) == 2
+        low, high = grid.min(axis=0), grid.max(axis=0)
+        theta = grid if not len(self.theta) else np.linspace(low, high, 4 * (len(EXPONENTS) - 1) + 1)
+        factor = 1 + stats.f.ppf(level, 1, self.df) / self.df
+        for _ in range(ZOOMS if pairs else 1):
+            if pairs:
+                theta = np.array(list(product(*(np.geomspace(a, b, FINE) for a, b in zip(low, high)))))
+            theta = np.concatenate([self.theta[None], theta])
+            rss, value, variance = self._quadratics(theta, z, minus)
+            limit = rss.min() * factor
+            inside = rss <= limit
+            if inside.sum() >= ENOUGH:
+                break
+            # Pairs of exponents trade off along a narrow ridge: look closer, one step around where it runs.
+            step = (high / low) ** (1 / (FINE - 1))
+            low, high = theta[inside].min(axis=0) / step, theta[inside].max(axis=0) * step
+            low, high = np.maximum(low, grid.min(axis=0)), np.minimum(high, grid.max(axis=0))
+        half = np.sqrt(np.maximum(limit - rss, 0.0) * (variance + noise))
+        return float((value - half)[inside].min()), float((value + half)[inside].max())
+
+    def _quadratics(
+        self, theta: np.ndarray, z: np.ndarray, minus: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each row of exponents [m]: RSS_min, and value and unscaled variance of the functional."""
+        columns = _FORMS[self.form].columns
+        design = columns(theta, self.x / self.scale) * self.weights[:, None]
+        row = columns(theta, z)[:, 0]
+        row = row if minus is None else row - columns(theta, minus)[:, 0]
         target = _target(self.form, self.y, self.upper) * self.weights
         size = np.sqrt((design**2).sum(axis=1))
         scaled, row = design / size[:, None], row / size
         inverse = np.linalg.pinv(scaled)  # [m, k, n]
         beta = inverse @ target
         rss = ((target - np.einsum("mnk,mk->mn", scaled, beta)) ** 2).sum(axis=1)
-        value = (row * beta).sum(axis=1)
-        variance = (np.einsum("mk,mkn->mn", row, inverse) ** 2).sum(axis=1)
-        limit = rss.min() * (1 + stats.f.ppf(level, 1, self.df) / self.df)
-        half = np.sqrt(np.maximum(limit - rss, 0.0) * (variance + noise))
-        inside = rss <= limit
-        return float((value - half)[inside].min()), float((value + half)[inside].max())
+        return rss, (row * beta).sum(axis=1), (np.einsum("mk,mkn->mn", row, inverse) ** 2).sum(axis=1)
 
 
 def fit_curve(
@@ -307,6 +321,11 @@ def _solve(
     design, target = columns * weights[:, None], y * weights
     size = np.sqrt((design**2).sum(axis=1))
     design = design / size[:, None]
+    if m == 1:
+        # One row of exponents: active sets; a free column is the difference of two signed ones.
+        signs = np.concatenate([np.eye(k), -np.eye(k)[:, np.flatnonzero(free)]], axis=1)
+        found, norm = optimize.nnls(design[0] @ signs, target)
+        return (signs @ found)[None] / size, np.array([norm**2])
     best, rss = np.zeros((m, k)), np.full(m, np.inf)
     for subset in product((True, False), repeat=k):
         used = [j for j in range(k) if subset[j]]
@@ -332,7 +351,12 @@ def _refine(loss: Callable[[np.ndarray], float], start: np.ndarray, grid: np.nda
         )
         better = np.array([found.x]) if found.fun < loss(start) else start
         return better
-    simplex = np.array([start, start * [1.05, 1.0], start * [1.0, 1.05]])
-    options = {"initial_simplex": simplex, "xatol": 1e-9, "fatol": 0.0, "maxiter": 600}
+    # Residuals of rounding size end the search of an exact curve; a noisy one is flat long before that.
+    options = {
+        "initial_simplex": np.array([start, start * [1.05, 1.0], start * [1.0, 1.05]]),
+        "xatol": 1e-7,
+        "fatol": 1e-12 * loss(start),
+        "maxiter": 600,
+    }
     found = optimize.minimize(loss, start, method="Nelder-Mead", bounds=list(zip(low, high)), options=options)
     return found.x if found.fun < loss(start) else start
