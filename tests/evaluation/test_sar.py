@@ -164,14 +164,14 @@ def test_what_is_asked():
             return f"<{messages[0]['content']}>"
 
         def generate(self, prompts, max_new_tokens=64, temperature=0.0, stop=(), seed=0, batch_size=16):
-            self.settings = [*getattr(self, "settings", []), (max_new_tokens, temperature, tuple(stop))]
+            self.settings = [*getattr(self, "settings", []), (max_new_tokens, temperature, tuple(stop), seed)]
             return super().generate(prompts, max_new_tokens, temperature, stop, seed)
 
     model = Talking({"<Q>": "yes"})
-    task = Sar(samples=1, temperature=0.7, max_new_tokens=9, stop=(";",), chat=True)
+    task = Sar(samples=2, seed=5, temperature=0.7, max_new_tokens=9, stop=(";",), chat=True)
     task.evaluate(model, Dataset.from_rows([{"prompt": "Q", "answer": "yes"}]), {})
-    assert model.asked == ["<Q>", "<Q>"]
-    assert model.settings == [(9, 0.0, (";",)), (9, 0.7, (";",))]
+    assert model.asked == ["<Q>"] * 3
+    assert model.settings == [(9, 0.0, (";",), 0), (9, 0.7, (";",), 5), (9, 0.7, (";",), 6)]
 
 
 def test_losses_of_real_models():

@@ -51,7 +51,7 @@ CARD = {
     "needs": ["train"],
     "cost": "K + 1 answers per item, and the vector of one text per sampled token",
     "baseline": "evaluation.exact_match",
-    "headline": "better than entropy up to 33 billion weights, the paper finds; an answer's own probability is free",
+    "headline": "better than entropy up to 33 billion weights, it finds; an answer's own probability is free",
     "version": 1,
 }
 
@@ -84,8 +84,8 @@ class Sar(Task):
 
     def evaluate(self, model: Any, dataset: "Dataset", inputs: Inputs) -> "Result":
         """AUROC of SAR for wrong greedy answers, larger is better; items hold its pseudo-values. `extra`:
-        auroc[...] of sar, its token and sentence parts and the baselines; gain[baseline] with `_lo`, `_hi`, `_p`; accuracy;
-        no_answer (items without any sampled answer, taken as the least sure). Where all answers are right, or all
+        auroc[...] of sar, its token and sentence parts and the baselines; gain[baseline] with `_lo`, `_hi`, `_p`;
+        accuracy; no_answer (items without any sampled answer, taken as the least sure). Where all answers are right, or all
         wrong, there is nothing to rank: .5 without an interval.
 
         Raises InputError for a row without a reference answer.
