@@ -124,6 +124,10 @@ def inputs(data, model):
     given |= {"result": measured, "before": measured, "after": [measured] * 6}
     given |= {"trained_on": apart, "separate": None}
     given["measured"] = discovery.build("evaluation.multiple_choice").evaluate(model, data, {})
+    # Three sets of items without a common one.
+    apart_by_level = [Dataset.from_rows(make_rows(seed=seed)) for seed in (6, 7, 8)]
+    levels = [discovery.build("evaluation.multiple_choice").evaluate(model, rows, {}) for rows in apart_by_level]
+    given |= {"tuned": levels, "untuned": levels, "level_rows": None}
     given |= {"attacks": [given["measured"]] * 3, "benign": given["measured"]}
     return {**given, "losses": losses, "results": None, "listed": Dataset.from_rows(make_rows()[:4]), "*": data}
 
