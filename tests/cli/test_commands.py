@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -324,6 +325,19 @@ def test_an_unexpected_failure_is_one_and_says_how_to_report_it(capfd, monkeypat
     assert "Traceback" not in answer.err and "\x1b" not in answer.err
     assert tutelage(capfd, "methods", "--json").json()["exit_code"] == 1
     assert "Traceback" in tutelage(capfd, "--verbose", "methods").err
+
+
+def test_a_warning_is_told_without_the_place_in_the_source(capfd, monkeypatch):
+    def warned(*_arguments, **_options):
+        warnings.warn("ten rows are few \x1b[31m", stacklevel=1)
+        return {}
+
+    monkeypatch.setattr("tutelage.core.discovery.cards", warned)
+    told = tutelage(capfd, "methods").err
+    assert "  warning: ten rows are few" in told and ".py" not in told and "\x1b" not in told
+    # As Python tells it, with its place.
+    with pytest.warns(UserWarning, match="ten rows"):
+        tutelage(capfd, "--verbose", "methods")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal as Ctrl-C does")
