@@ -164,6 +164,7 @@ def test_signs_are_kept_and_a_constant_is_flat():
     assert falling.flat and falling.parameters["b"] == 0
     below = fit_curve("power3", DOUBLING, 0.3 * DOUBLING**-0.2 - 0.05)
     assert below.parameters["E"] == 0 and below.interval(1e6)[0] == 0.0
+    assert below.rss == pytest.approx(fit_curve("power2", DOUBLING, 0.3 * DOUBLING**-0.2 - 0.05).rss)
     assert fit_curve("power3", DOUBLING, 1 + DOUBLING**-3.0).edge
 
 
