@@ -85,8 +85,8 @@ class Sar(Task):
     def evaluate(self, model: Any, dataset: "Dataset", inputs: Inputs) -> "Result":
         """AUROC of SAR for wrong greedy answers, larger is better; items hold its pseudo-values. `extra`:
         auroc[...] of sar, its token and sentence parts and the baselines; gain[baseline] with `_lo`, `_hi`, `_p`;
-        accuracy; no_answer (items without any sampled answer, taken as the least sure). Where all answers are right, or all
-        wrong, there is nothing to rank: .5 without an interval.
+        accuracy; no_answer (items without any sampled answer, taken as the least sure). Where all answers are
+        right, or all wrong, there is nothing to rank: .5 without an interval.
 
         Raises InputError for a row without a reference answer.
         """
