@@ -9,7 +9,8 @@ items (whole clusters), which both sides share; they do not cover other runs. A 
 a low tau however well it works: a rise of .10 over ten checkpoints with noise of .02 gives .73 on average, with
 .05 .41, and no rise at all gives 0 with a standard deviation of .25. Choose between protocols on other runs, or
 on half of the items. Source of the idea: "Toward Stable and Consistent Evaluation Results: A New Methodology
-for Base Model Evaluation" (arXiv:2503.00812), which measures both by Kendall's rank correlation; tau-b, rise and intervals are ours.
+for Base Model Evaluation" (arXiv:2503.00812), which measures both by Kendall's rank correlation; tau-b, rise
+and intervals are ours.
 """
 
 from collections.abc import Callable, Sequence
