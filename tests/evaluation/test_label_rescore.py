@@ -20,7 +20,7 @@ MUTATIONS = [
     ("src/tutelage/evaluation/label_rescore.py", "other > means[name]", "other >= means[name]"),
     ("src/tutelage/evaluation/label_rescore.py", '"items+labels"', '"items"'),
     ("src/tutelage/evaluation/_corrected.py", 'learner="surrogate"', 'rescale=True, learner="linear"'),
-    ("src/tutelage/evaluation/_corrected.py", "(top - share * below) / below.mean()", "(top - top.mean())"),
+    ("src/tutelage/evaluation/_corrected.py", "(top - share * found.clear) / below", "(top - top.mean())"),
     ("src/tutelage/evaluation/_corrected.py", "np.where(found.split, 0.0, gold)", "gold"),
     ("src/tutelage/evaluation/_corrected.py", 'by != GOLD and ":" in by', "False"),
 ]

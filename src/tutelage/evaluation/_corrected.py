@@ -1,6 +1,7 @@
 """A benchmark of which people re-annotated a sample, and scores under the labels they would have given it all."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,11 @@ class Corrections:
     inclusion: np.ndarray
     clusters: np.ndarray
     patch: list[dict[str, str]]
+
+    @cached_property
+    def clear(self) -> np.ndarray:
+        """[N] design-based parts of the share of items on which annotators do not split."""
+        return _corrected(self, 1.0 - self.split, np.ones(len(self.split)))
 
 
 def read_corrections(task: "LabelRescore", dataset: Dataset) -> Corrections:
@@ -82,9 +88,9 @@ def estimated_share(found: Corrections, gold: np.ndarray, cheap: np.ndarray) -> 
     top = _corrected(found, np.where(found.split, 0.0, gold), cheap)
     if not found.split.any():
         return top
-    below = _corrected(found, 1.0 - found.split, np.ones(len(gold)))
-    share = top.mean() / below.mean()
-    return share + (top - share * below) / below.mean()
+    below = found.clear.mean()
+    share = top.mean() / below
+    return share + (top - share * found.clear) / below
 
 
 def _corrected(found: Corrections, gold: np.ndarray, cheap: np.ndarray) -> np.ndarray:

@@ -62,9 +62,9 @@ def one_run(log: ItemLog, where: str) -> Rows:
 def same_items(sides: Mapping[str, Rows]) -> list[str]:
     """The item keys that all sides have, in the first one's order; raises ComparisonError when any side has
     others."""
-    (first, keys), *others = ((name, list(rows)) for name, rows in sides.items())
+    (first, keys), *others = sides.items()
     for name, theirs in others:
-        only_first, only_other = ([k for k in a if k not in set(b)] for a, b in ((keys, theirs), (theirs, keys)))
+        only_first, only_other = ([k for k in a if k not in b] for a, b in ((keys, theirs), (theirs, keys)))
         if only_first or only_other:
             raise ComparisonError(
                 "the measurements are not of the same items",
@@ -74,7 +74,7 @@ def same_items(sides: Mapping[str, Rows]) -> list[str]:
                 f"{name} only",
                 remedy="measure both on the same rows with the same task",
             )
-    return keys
+    return list(keys)
 
 
 def choice_probs(row: Mapping[str, Any]) -> np.ndarray | None:
