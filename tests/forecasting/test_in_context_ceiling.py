@@ -141,6 +141,7 @@ def test_the_correlation_counts_models_and_tasks_not_rows():
     rho, low, high = rank_correlation(k, y, groups, 400, 0)
     alone = {"model": np.arange(48).astype(str), "task": np.zeros(48).astype(str)}
     _, rows_low, rows_high = rank_correlation(k, y, alone, 400, 0)
+    assert rows_low < rho - 0.01 and rows_high > rho + 0.01
     assert low < rho < high and high - low > 1.3 * (rows_high - rows_low)
 
 
