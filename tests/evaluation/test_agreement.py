@@ -23,6 +23,13 @@ MUTATIONS = [
     ),
     ("src/tutelage/evaluation/_labels.py", 'if column == "label" and', "if False and"),
     ("src/tutelage/evaluation/agreement.py", "(second == len(space)).mean()", "(second < len(space)).mean()"),
+    ("src/tutelage/evaluation/agreement.py", "(first[both], other[both], wide)", "(first, other, wide)"),
+    ("src/tutelage/evaluation/agreement.py", "kappa < LEAST_HUMAN", "kappa > LEAST_HUMAN"),
+    (
+        "src/tutelage/evaluation/agreement.py",
+        "measures[self.metric](table) / ceiling",
+        "measures[self.metric](table)",
+    ),
 ]
 NAMES = ("crime", "money", "sport")
 
@@ -147,6 +154,28 @@ def test_bad_input():
     with pytest.warns(UserWarning, match="never holds"):
         mostly = measure(rows_of(["money"] * 29 + ["sport"], ["money"] * 30), metric="kappa")
     assert mostly.estimate == 0.0 and mostly.interval is None and "one resample in ten" in mostly.no_interval
+
+
+def test_another_persons_labels_are_the_ceiling():
+    first, machine = labels(8, rows=300)
+    rng = np.random.default_rng(8)
+    # People mix up crime and money now and then, and never sport; a third of the rows has one person only.
+    swap = {"crime": "money", "money": "crime", "sport": "sport"}
+    person = [swap[a] if rng.random() < 0.25 else a for a in first]
+    person = [None if i % 3 == 0 else a for i, a in enumerate(person)]
+    found = measure(rows_of(first, machine, other=person), ceiling="other").extra
+    both = [(a, b) for a, b in zip(first, person) if b is not None]
+    assert found["ceiling"] == pytest.approx(cohen_kappa_score(*zip(*both))) and found["ceiling_rows"] == 200
+    assert found["share_of_ceiling"] == pytest.approx(found["kappa"] / found["ceiling"])
+    unclear = {name for name in NAMES if f"definition_problem[{name}]" in found}
+    assert unclear == {"crime", "money"}
+    same = measure(rows_of(first, first, other=first), ceiling="other").extra
+    assert same["ceiling"] == same["share_of_ceiling"] == 1 and "definition_problem[sport]" not in same
+    assert "ceiling" not in measure(rows_of(first, machine)).extra
+    with pytest.raises(InputError, match="second person's label"):
+        measure(rows_of(first, machine, other=[None] * 300), ceiling="other")
+    with pytest.raises(InputError, match="no column 'nobody'"):
+        measure(rows_of(first, machine), ceiling="nobody")
 
 
 def test_lower_bound_is_clopper_pearson():

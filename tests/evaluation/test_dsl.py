@@ -26,6 +26,8 @@ MUTATIONS = [
     ("src/tutelage/evaluation/dsl.py", "bend = weight * fitted * (1 - fitted)", "bend = weight"),
     ("src/tutelage/evaluation/dsl.py", "v + (theta - point) ** 2", "v"),
     ("src/tutelage/evaluation/dsl.py", "moments = np.stack(", "_ = np.stack("),
+    ("src/tutelage/evaluation/dsl.py", "wanted - outcome / rows + rest / rows", "wanted"),
+    ("src/tutelage/evaluation/dsl.py", "rest / outcome if outcome", "outcome / rest if outcome"),
 ]
 
 
@@ -269,3 +271,35 @@ def test_solve_and_sandwich_by_hand():
     assert sandwich(moments, inverse, None)[1, 1] == pytest.approx(0.125)
     together = sandwich(moments, inverse, np.array(["a", "b", "a"]))
     assert together[1, 1] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_planned_number_of_gold_rows_gives_the_width():
+    rows = population(np.random.default_rng(11), rows=4000, gold=400)
+    first = measure(rows, learner="surrogate", splits=1, half_width=0.03)
+    said, truth = (np.array([row[name] for row in rows]) for name in ("teacher_label", "truth"))
+    assert first.extra["residual_share"] == pytest.approx((truth - said).var() / truth.var(), rel=0.25)
+    needed = int(first.extra["gold_needed"])
+    again = population(np.random.default_rng(12), rows=4000, gold=needed)
+    found = measure(again, learner="surrogate", splits=1)
+    assert (found.interval.hi - found.interval.lo) / 2 == pytest.approx(0.03, rel=0.15)
+    narrow = measure(rows, learner="surrogate", splits=1, half_width=0.001)
+    assert "gold_needed" not in narrow.extra, "the rows themselves are too few"
+    with pytest.raises(ConfigError, match="half_width"):
+        Dsl(estimand="linear", covariates=("x",), half_width=0.1)
+
+
+def test_a_difference_of_systems_keeps_their_pairing():
+    rng = np.random.default_rng(13)
+    rows = population(rng, rows=1000, gold=250)
+    other = [
+        {**row, "label": None if row["label"] is None else row["label"] - 0.1 * (i % 2)}
+        for i, row in enumerate(rows)
+    ]
+    difference = [
+        {**a, "label": None if a["label"] is None else a["label"] - b["label"], "teacher_label": 0.1 * (i % 2)}
+        for i, (a, b) in enumerate(zip(rows, other))
+    ]
+    found = measure(difference, learner="surrogate", splits=1)
+    assert found.estimate == pytest.approx(0.05)
+    apart = [measure(one, learner="surrogate", splits=1).extra["se"] for one in (rows, other)]
+    assert found.extra["se"] < 0.2 * np.hypot(*apart)

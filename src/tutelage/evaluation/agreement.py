@@ -4,7 +4,10 @@ Cohen's kappa (p_o - p_e) / (1 - p_e), with p_o the share of equal labels and p_
 independent labels with the same frequencies; beside it accuracy p_o and macro F1 = mean over classes of 2 TP /
 (2 TP + FP + FN). Intervals are percentiles of a bootstrap over rows, or over clusters where rows share one. A
 missing second label (an answer that could not be read) is no class: it agrees with nothing and stays in every
-denominator."""
+denominator. Another person's labels (`ceiling`) say how far people agree under the same measure, which bounds what
+a machine can be held to; a class on which they agree at kappa below .7 is a problem of its definition (the paper
+on SIGHT, arXiv:2306.09343; the threshold is ours).
+"""
 
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +32,7 @@ CARD = {
         "identifier": "10.1177/001316446002000104",
     },
     "summary": "Kappa, accuracy and macro F1 between two columns of labels, with intervals.",
-    "reads": ["{first}", "{second}", "{status}?", "label_source?"],
+    "reads": ["{first}", "{second}", "{status}?", "{ceiling}?", "label_source?"],
     "inputs": {"labels?": "rows with the classes: label, description, aliases"},
     "cost": "statistics only",
     "baseline": None,
@@ -38,26 +41,33 @@ CARD = {
 }
 
 
+# Below this kappa people do not agree what a class is.
+LEAST_HUMAN = 0.7
+
+
 class Agreement(Task):
     """`first` is the reference, `second` the labels in question; rows without a reference are left out and
-    counted, as are rows whose label a machine gave. `status` says why a second label is missing. `metric` is the
-    estimate, the others stand in `extra`; `draws` resamples."""
+    counted, as are rows whose label a machine gave. `status` says why a second label is missing. `ceiling` holds a
+    second person's labels of some of the rows. `metric` is the estimate, the others stand in `extra`; `draws`
+    resamples."""
 
     first: str = "label"
     second: str = "teacher_label"
     status: str = "teacher_status"
+    ceiling: str | None = None
     metric: Literal["kappa", "accuracy", "macro_f1"] = "kappa"
     draws: int = Field(default=1000, ge=100)
     level: float = Field(default=0.95, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
 
     def evaluate(self, model: Any, dataset: "Dataset", inputs: Inputs) -> "Result":
-        """`extra`: every measure with `_lo` and `_hi`, `f1[class]`, `no_reference` (rows), `unlabelled` (share).
+        """`extra`: every measure with `_lo` and `_hi`, `f1[class]`, `no_reference` (rows), `unlabelled` (share);
+        with `ceiling` the agreement of people, the share of it, and `definition_problem[class]`.
 
         Warns of classes that the second labels never use. Raises InputError for a label outside the schema, for no
         row with a reference, and for a kappa that is undefined because there is one class only.
         """
-        dataset.require(self.first, self.second)
+        dataset.require(self.first, self.second, *([self.ceiling] if self.ceiling else []))
         work = Measurement(self, None, dataset, inputs)
         rows = [row for row in work.rows if human_label(row, self.first) is not None]
         if not rows:
@@ -67,7 +77,8 @@ class Agreement(Task):
                 expected="labels that people gave",
                 found=f"{len(work.rows)} rows without one",
             )
-        space = classes_of(rows, (self.first, self.second), inputs.get("labels"))
+        columns = (self.first, self.second, *([self.ceiling] if self.ceiling else []))
+        space = classes_of(rows, columns, inputs.get("labels"))
         where = [work.where(row) for row in rows]
         first = indices([row[self.first] for row in rows], space, self.first, where)
         second = indices([row[self.second] for row in rows], space, self.second, where, none=len(space))
@@ -85,9 +96,14 @@ class Agreement(Task):
                 prediction=space.names[other] if answered else None,
                 target=space.names[one],
             )
-        return self._result(work, first, second, clusters_of(rows), space)
+        other = None
+        if self.ceiling is not None:
+            other = indices([row[self.ceiling] for row in rows], space, self.ceiling, where, none=len(space))
+        return self._result(work, first, second, clusters_of(rows), space, other)
 
-    def _result(self, work: Measurement, first: Any, second: Any, clusters: Any, space: Any) -> "Result":
+    def _result(
+        self, work: Measurement, first: Any, second: Any, clusters: Any, space: Any, other: Any
+    ) -> "Result":
         wide = len(space) + 1
         table = confusion.counts_table(first, second, wide)
         drawn = confusion.bootstrap_tables(first, second, wide, clusters, self.draws, self.seed)
@@ -104,6 +120,22 @@ class Agreement(Task):
             low, high = confusion.percentiles(drawn, measure, self.level)
             extra |= {name: measure(table), f"{name}_lo": low, f"{name}_hi": high}
         extra |= {f"f1[{n}]": float(f) for n, f in zip(space.names, confusion.class_f1(table))}
+        if other is not None:
+            both = other < len(space)
+            if not both.any():
+                raise InputError(
+                    "no row has a second person's label",
+                    where=f"column {self.ceiling!r}",
+                    expected="labels of some of the rows with a reference",
+                    found="none",
+                    remedy="leave ceiling out: how far people agree is then unknown",
+                )
+            people = confusion.counts_table(first[both], other[both], wide)
+            ceiling, kappas = measures[self.metric](people), confusion.class_kappa(people)
+            extra |= {"ceiling": ceiling, "ceiling_rows": float(both.sum())}
+            extra["share_of_ceiling"] = measures[self.metric](table) / ceiling if ceiling > 0 else float("nan")
+            unclear = [name for name, kappa in zip(space.names, kappas) if kappa < LEAST_HUMAN]
+            extra |= {f"definition_problem[{name}]": 1.0 for name in unclear}
         # What does not exist is left out: kappa with one class, F1 of a class that nobody used.
         extra = {name: value for name, value in extra.items() if value == value}
         found = work.result(self.metric, direction=1, extra=extra)

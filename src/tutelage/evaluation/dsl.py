@@ -21,7 +21,7 @@ from scipy import special, stats
 from tutelage.core.errors import InputError
 from tutelage.core.method import Inputs, Task
 from tutelage.core.records import Interval
-from tutelage.evaluation._dsl import cross_fit, read_design
+from tutelage.evaluation._dsl import Design, cross_fit, read_design
 from tutelage.evaluation._shared import Measurement
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ class Dsl(Task):
     `inclusion` is the probability with which a row was drawn for gold labelling; `rescale` scales it to the drawn
     share, for probabilities known up to a factor. `coefficient` is the covariate to report (null: the first).
     `features` are further numeric columns that `learner` may use: a random forest, least squares, or the
-    surrogate as it is."""
+    surrogate as it is. With `half_width`, what a mean's interval should be on either side, `gold_needed` tells how
+    many gold rows, drawn at random, that takes with these machine labels. For the difference of two systems give
+    the differences of their scores as gold and surrogate: one draw of items serves both."""
 
     estimand: Literal["mean", "linear", "logistic"] = "mean"
     gold: str = "label"
@@ -123,6 +125,7 @@ class Dsl(Task):
     folds: int = Field(default=5, ge=2)
     splits: int = Field(default=10, ge=1)
     rescale: bool = False
+    half_width: float | None = Field(default=None, gt=0)
     level: float = Field(default=0.95, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
 
@@ -130,6 +133,8 @@ class Dsl(Task):
     def _fits(self) -> "Dsl":
         if (self.estimand == "mean") == bool(self.covariates):
             raise ValueError("covariates go with estimand linear or logistic, and these need at least one")
+        if self.half_width is not None and self.estimand != "mean":
+            raise ValueError("half_width plans the gold labels of a mean")
         if self.coefficient is not None and self.coefficient not in self.covariates:
             raise ValueError(f"coefficient is one of the covariates {list(self.covariates)}")
         return self
@@ -156,6 +161,7 @@ class Dsl(Task):
             fit(design.corrected(cross_fit(self, design, self.seed * 1_000_003 + split)), every)
             for split in range(self.splits)
         ]
+        missed = np.nan_to_num(design.outcome) - cross_fit(self, design, self.seed * 1_000_003)
         thetas = np.array([theta for theta, _, _ in fits])
         point = np.median(thetas, axis=0)
         error = np.sqrt(np.median([v + (theta - point) ** 2 for theta, v, _ in fits], axis=0))
@@ -173,6 +179,8 @@ class Dsl(Task):
         extra = {"se": error[wanted], "gold_rows": design.labelled.sum(), "gold_only": alone[wanted]}
         extra["gold_only_se"] = np.sqrt(spread[wanted])
         extra["gold_stretch"] = spread[wanted] / error[wanted] ** 2
+        if self.estimand == "mean":
+            extra |= self._planned(design, missed)
         if not np.isnan(design.face).all():
             naive, spread, _ = fit(np.nan_to_num(design.face), 1.0 - np.isnan(design.face))
             extra |= {"machine_only": naive[wanted], "machine_only_se": np.sqrt(spread[wanted])}
@@ -189,3 +197,21 @@ class Dsl(Task):
         metric = self.estimand if len(names) == 1 else f"{self.estimand} coefficient of {names[wanted]}"
         found = work.result(metric, direction=1, extra={key: float(value) for key, value in extra.items()})
         return found.model_copy(update={"interval": interval, "no_interval": None})
+
+    def _planned(self, design: Design, missed: np.ndarray) -> dict[str, float]:
+        """`residual_share` = V / var(Y), V = var(Y - g), below 1 where the machine's labels are worth having; and
+        n from half^2 = z^2 (var(Y) / N + V (1/n - 1/N)), left out where no number of gold rows would do."""
+        weight = (design.labelled / design.inclusion)[design.labelled]
+
+        def spread(values: np.ndarray) -> float:
+            kept = values[design.labelled]
+            return float(np.average((kept - np.average(kept, weights=weight)) ** 2, weights=weight))
+
+        outcome, rest, rows = spread(design.outcome), spread(missed), len(missed)
+        found = {"residual_share": rest / outcome if outcome else float("nan")}
+        if self.half_width is not None:
+            wanted = (self.half_width / stats.norm.isf((1 - self.level) / 2)) ** 2
+            left = wanted - outcome / rows + rest / rows
+            if left > 0:
+                found["gold_needed"] = float(min(rows, np.ceil(rest / left)))
+        return {name: value for name, value in found.items() if value == value}
