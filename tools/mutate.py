@@ -4,9 +4,10 @@ A test file declares `MUTATIONS = [(source file, old text, new text), ...]`; eac
 The sources are mutated in a copy of the checkout, several at a time, so the checkout itself is never touched.
 Every mutation has a process of its own, forked from a server that has imported the heavy libraries, and never our
 own package; where there is no such server (Windows) a fresh process imports them itself. Every test file also runs
-once unchanged in the same way, and must pass: a file that fails anyway catches nothing.
+once unchanged in the same way, and must pass: a file that fails anyway catches nothing. `--after-tests` leaves that
+out, for a run that has just seen all of them pass.
 
-    python tools/mutate.py [--jobs N] [tests/signals/test_token_loss.py ...]
+    python tools/mutate.py [--jobs N] [--after-tests] [tests/signals/test_token_loss.py ...]
 """
 
 import argparse
@@ -172,10 +173,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tests", nargs="*", type=Path)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--after-tests", action="store_true", help="the unchanged test files have just passed")
     asked = parser.parse_args()
     files = [file.resolve() for file in asked.tests] or sorted((ROOT / "tests").rglob("test_*.py"))
     work = [(file, found) for file in files if (found := declared(file))]
-    mutants = [mutant for file, found in work for mutant in (Mutant(file), *found)]
+    unchanged = [] if asked.after_tests else [Mutant(file) for file, _ in work]
+    mutants = [*unchanged, *(mutant for _, found in work for mutant in found)]
     broken = survived = 0
     for mutant, reason in reasons(mutants, asked.jobs, LIMIT):
         if reason is None:
@@ -187,7 +190,7 @@ def main() -> int:
         else:
             broken += 1
             print(f"BROKEN {test}: {reason}", flush=True)
-    declarations = len(mutants) - len(work)
+    declarations = len(mutants) - len(unchanged)
     print(f"{declarations} mutations, {declarations - survived} caught, {survived} survived")
     return 1 if broken or survived else 0
 
