@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tutelage.core.errors import InputError
-from tutelage.models import attention, generation, logps, packing, peft_io, scoring, states
-from tutelage.models.encode import require_template
+from tutelage.core.errors import InputError, ModelError
+from tutelage.models import attention, generation, logps, packing, peft_io, scoring, soft_prompt, states
+from tutelage.models.encode import require_template, tokenizer_text
 from tutelage.models.head import Head, find_head
 from tutelage.models.own_code import own_code
 from tutelage.models.packing import Isolation, TokenBatch, forward_inputs
@@ -57,6 +57,7 @@ class CausalLM(Model):
             from tutelage.models.fused import fuse_lora
 
             fuse_lora(module)
+        self.soft_ids = soft_prompt.soft_ids(module)
         self._head: Head | None = None
         self._head_key: tuple[int, type] | None = None
         self._own_attention: str = getattr(self.config, "_attn_implementation", None) or "eager"
@@ -102,7 +103,7 @@ class CausalLM(Model):
     def active_params(self) -> int:
         """P of the cost formula: all parameters but embedding tables, plus the head."""
         base = self.base_module
-        tables = {id(m.weight) for m in base.modules() if isinstance(m, nn.Embedding)}
+        tables = {id(m.weight) for m in self.module.modules() if isinstance(m, nn.Embedding)}
         head = base.get_output_embeddings().weight
         body = sum(p.numel() for p in self.module.parameters() if id(p) not in tables and p is not head)
         return body + head.numel()
@@ -128,9 +129,7 @@ class CausalLM(Model):
         for name, value in sorted(self.module.state_dict().items()):
             digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
             digest.update(memoryview(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        vocabulary = sorted(self.tokenizer.get_vocab().items()) if backend is None else backend.to_str()
-        digest.update(str(vocabulary).encode())
+        digest.update(tokenizer_text(self.tokenizer).encode())
         settings: list[Any] = [
             peft_io.settled(self.base_module.config.to_dict()),
             self.template.source if self.template else None,
@@ -314,7 +313,13 @@ class CausalLM(Model):
         return self.around(peft_io.put_adapter(view, Path(path)), name=Path(path).name)
 
     def merged(self) -> "CausalLM":
-        """A float32 copy without adapter: the adapter is merged into the weights."""
+        """A float32 copy without adapter: the adapter is merged into the weights. ModelError for a prompt."""
+        if self.soft_ids:
+            raise ModelError(
+                "a soft prompt cannot be merged into weights",
+                where=self.name,
+                remedy="save the classifier with its prompt, which is loaded as it is",
+            )
         module: Any = copy.deepcopy(self.module).float()
         return self.around(module.merge_and_unload() if peft_io.is_adapted(module) else module)
 

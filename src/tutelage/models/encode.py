@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from tutelage.core.errors import InputError, suggest
+from tutelage.core.errors import InputError, ModelError, suggest
 from tutelage.models.templates import SHIPPED, ChatTemplate
 
 
@@ -57,9 +57,40 @@ class Encoded:
         return sum(self.trained)
 
 
+def tokenizer_text(tokenizer: Any) -> str:
+    """All that decides how a tokenizer splits texts. What the last call cut and padded to is no part of it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return str(sorted(tokenizer.get_vocab().items()))
+    backend.no_truncation()
+    backend.no_padding()
+    return str(backend.to_str())
+
+
 def start_id(model: Tokenizing) -> int | None:
     """The token put before a raw text so that its first token can be predicted: BOS, else EOS, else none."""
+    _refuse_soft_prompt(model)
+    return _start(model)
+
+
+def lead(model: Tokenizing) -> list[int]:
+    """What stands before a text of a causal model whose states are wanted: its soft prompt, then `start_id`."""
+    first = _start(model)
+    return [*getattr(model, "soft_ids", ()), *([] if first is None else [first])]
+
+
+def _start(model: Tokenizing) -> int | None:
     return model.bos_id if model.bos_id is not None else model.eos_id
+
+
+def _refuse_soft_prompt(model: Tokenizing) -> None:
+    """Text written or scored without the prompt would pass for the prompted model's."""
+    if getattr(model, "soft_ids", ()):
+        raise ModelError(
+            "a model with a soft prompt makes classifiers and vectors, and does not write or score text",
+            where=getattr(model, "name", "model"),
+            remedy="put a head on it (adapters.classification_head), or take the model without the prompt",
+        )
 
 
 def encode_prompt(model: Tokenizing, prompt: str) -> list[int]:
@@ -68,6 +99,7 @@ def encode_prompt(model: Tokenizing, prompt: str) -> list[int]:
     The tokenizer's own prefix (a BOS for Llama) comes first unless the text already spells it, as a rendered
     chat template may; an empty prompt becomes the start token, so that the response's first token has a context.
     """
+    _refuse_soft_prompt(model)
     ids = list(model.tokenize([prompt])[0])
     prefix = model.prefix_ids
     if prefix and ids[: len(prefix)] != prefix:
@@ -161,6 +193,7 @@ def encode_messages(
     `turns="last"` trains the last assistant turn only. Too long a conversation loses tokens of its beginning
     (prompt) as long as a prompt is left, then of its end.
     """
+    _refuse_soft_prompt(model)
     pieces = require_template(model).pieces(messages, example_id=example_id)
     last = max((i for i, piece in enumerate(pieces) if piece.trained), default=-1)
     if last < 0:

@@ -20,10 +20,12 @@ from torch import nn
 from tutelage.core.errors import ModelError, suggest
 from tutelage.core.meter import Meter
 from tutelage.models.device import bf16_is_faster, choose_device
+from tutelage.models.encode import tokenizer_text
 from tutelage.models.own_code import own_code
 from tutelage.models.packing import Isolation, TokenBatch
 from tutelage.models.peft_io import adapter_facts, frozen_view, put_adapter, quiet
 from tutelage.models.seam import Model, as_texts, saving
+from tutelage.models.soft_prompt import soft_ids
 
 # bfloat16 is taken only if it moves no probe text by more than this (cosine with the float32 vector).
 MIN_COSINE = 0.999
@@ -61,6 +63,7 @@ class Encoder(Model):
         super().__init__(name)
         self.module: Any = module.eval()
         self.tokenizer = tokenizer
+        self.soft_ids = soft_ids(module)
         positions = int(getattr(self.config, "max_position_embeddings", None) or 512)
         limit = min(positions, int(tokenizer.model_max_length))
         self.max_length = min(max_length or limit, limit)
@@ -170,7 +173,7 @@ class Encoder(Model):
         for name, value in sorted(self.module.state_dict().items()):
             digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        digest.update(tokenizer_text(self.tokenizer).encode())
         digest.update("".join(self.own_code.values()).encode())
         adapters = adapter_facts(self.module)
         digest.update(json.dumps(adapters, sort_keys=True, default=str).encode() if adapters else b"")
@@ -221,7 +224,7 @@ class Encoder(Model):
         """[B, T, d]: the last layer's states of a batch with one document per row; differentiable."""
         self.meter.add(forward_flops=2.0 * self.active_params * batch.n_tokens)
         mask = (batch.segment_ids >= 0).long()
-        return self.module(input_ids=batch.input_ids, attention_mask=mask).last_hidden_state
+        return self.base_module(input_ids=batch.input_ids, attention_mask=mask).last_hidden_state
 
     def copy(self) -> "Encoder":
         """An independent copy of the weights; the tokenizer is shared."""
@@ -260,7 +263,7 @@ class Encoder(Model):
     def _forward(
         self, texts: Sequence[str], batch_size: int, layer: int
     ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Batches (indices [B], states [B, T, d] float32, mask [B, T], special [B, T])."""
+        """Batches (indices [B], states [B, T, d] float32, mask [B, T], special [B, T]), no soft prompt."""
         encoded = self._encode(as_texts(texts, "encoder"))
         self.module.eval()
         order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i][0]))
@@ -277,28 +280,30 @@ class Encoder(Model):
                 special[row, : len(tokens)] = torch.tensor(marks, dtype=torch.bool)
             ids, mask, special = (t.to(self.device) for t in (ids, mask, special))
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
-                result = self.module(input_ids=ids, attention_mask=mask.long(), output_hidden_states=layer != -1)
+                result = self.base_module(
+                    input_ids=ids, attention_mask=mask.long(), output_hidden_states=layer != -1
+                )
             states = result.last_hidden_state if layer == -1 else result.hidden_states[layer]
             tokens_done = int(mask.sum())
             self.meter.add(
                 forward_flops=2.0 * self.active_params * tokens_done, scored_tokens=tokens_done, calls=len(chosen)
             )
-            yield chosen, states.float(), mask, special
+            own = slice(len(self.soft_ids), None)
+            yield chosen, states[:, own].float(), mask[:, own], special[:, own]
 
     def _encode(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
         if not texts:
             return []
-        full = self.tokenizer(texts, return_special_tokens_mask=True, truncation=True, max_length=self.max_length)
-        longer = sum(len(ids) == self.max_length for ids in full["input_ids"])
+        room = self.max_length - len(self.soft_ids)
+        full = self.tokenizer(texts, return_special_tokens_mask=True, truncation=True, max_length=room)
+        longer = sum(len(ids) == room for ids in full["input_ids"])
         if longer:
-            lengths = self.count_tokens(
-                [t for t, ids in zip(texts, full["input_ids"]) if len(ids) == self.max_length]
-            )
+            lengths = self.count_tokens([t for t, ids in zip(texts, full["input_ids"]) if len(ids) == room])
             extra = self.tokenizer.num_special_tokens_to_add()
-            cut = int((lengths + extra > self.max_length).sum())
+            cut = int((lengths + extra > room).sum())
             if cut:
                 warnings.warn(
-                    f"{self.name}: {cut} of {len(texts)} texts are longer than {self.max_length} tokens "
+                    f"{self.name}: {cut} of {len(texts)} texts are longer than {room} tokens "
                     "and were cut; split them into chunks to use all of them",
                     stacklevel=4,
                 )
@@ -308,7 +313,8 @@ class Encoder(Model):
                     "a text without any token cannot be embedded", where=f"text {i}", found=repr(texts[i]),
                     remedy="drop empty rows first",
                 )  # fmt: skip
-        return list(zip(full["input_ids"], full["special_tokens_mask"], strict=True))
+        soft, marks = list(self.soft_ids), [1] * len(self.soft_ids)
+        return [(soft + i, marks + m) for i, m in zip(full["input_ids"], full["special_tokens_mask"], strict=True)]
 
     def _bf16_is_close(self) -> bool:
         vectors = []

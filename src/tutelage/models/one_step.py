@@ -121,7 +121,7 @@ def trained_weights(model: "CausalLM") -> dict[str, nn.Parameter]:
     named = dict(model.module.named_parameters())
     if not peft_io.is_adapted(model.module):
         return named
-    marks = (model.module.base_model.prefix, ".modules_to_save.")
+    marks = peft_io.adapter_marks(model.module)
     return {name: p for name, p in named.items() if any(mark in name for mark in marks)}
 
 

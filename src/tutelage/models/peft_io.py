@@ -17,6 +17,7 @@ from torch import nn
 
 from tutelage.core.errors import ModelError
 from tutelage.models.seam import saving
+from tutelage.models.soft_prompt import PROMPT, is_soft, splice
 
 if TYPE_CHECKING:
     from tutelage.models.causal import CausalLM
@@ -43,6 +44,11 @@ _PASSING = {
 def is_adapted(module: nn.Module) -> bool:
     """Whether a module is a PEFT model."""
     return hasattr(module, "get_base_model")
+
+
+def adapter_marks(module: Any) -> tuple[str, ...]:
+    """What the names of an adapter's own weights contain, one of them each; PEFT names them after their kind."""
+    return (f"{PROMPT}.",) if is_soft(module) else (module.base_model.prefix, ".modules_to_save.")
 
 
 def settled(config: dict[str, Any]) -> dict[str, Any]:
@@ -100,8 +106,14 @@ def put_adapter(module: Any, folder: Path) -> Any:
 
     stored = load_file(folder / WEIGHTS)
     _check_vocabulary(module, folder, stored)
-    if PeftConfig.from_pretrained(str(folder)).is_prompt_learning:
-        raise ModelError("prompt-learning adapters are not supported", where=folder, remedy="use LoRA or its kin")
+    config = PeftConfig.from_pretrained(str(folder))
+    if config.is_prompt_learning and config.peft_type != "PROMPT_TUNING":
+        raise ModelError(
+            "this kind of prompt learning is not supported",
+            where=folder,
+            expected="PROMPT_TUNING, or an adapter of weights",
+            found=str(config.peft_type),
+        )
     try:
         # In the base's precision, as it was trained: other dtypes would cost a cast per layer and change logits.
         adapted = PeftModel.from_pretrained(
@@ -120,6 +132,8 @@ def put_adapter(module: Any, folder: Path) -> Any:
             remedy="load it on the model it was trained on",
         ) from None
     _check_applied(adapted, folder, stored)
+    if is_soft(adapted):
+        splice(adapted)
     adapted.eval()
     return adapted
 

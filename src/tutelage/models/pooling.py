@@ -1,7 +1,8 @@
 """One vector per document of a batch, with gradients: what `embed` gives, or the state that has seen all of it.
 
 mean: the average of a document's states over the tokens that `embed` averages (an encoder's last layer with its
-special tokens; the layer of a causal model that `CausalLM.embed` takes, without the start token), not scaled.
+special tokens; the layer of a causal model that `CausalLM.embed` takes, without the start token; never those of
+a soft prompt), not scaled.
 last: the final state of a document's last token, the only one of a causal model that has seen the whole text.
 """
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core.errors import InputError
-from tutelage.models.encode import Encoded, start_id
+from tutelage.models.encode import Encoded, lead
 from tutelage.models.packing import TokenBatch
 
 Pooling = Literal["mean", "last"]
@@ -22,14 +23,23 @@ def encode_whole(
     model: Any, text: str, max_length: int, *, example_id: str = "", facts: dict[str, float] | None = None
 ) -> Encoded:
     """A text to be pooled, cut to `max_length` tokens, none of them trained as a token; `facts` are numbers of the
-    document, which `document_values` finds again in a batch. Raises InputError for a text without tokens."""
-    if model.kind == "encoder":
-        whole = list(model.tokenizer(text, verbose=False)["input_ids"])
-        ids = list(model.tokenizer(text, truncation=True, max_length=max_length, verbose=False)["input_ids"])
-        head: list[int] = []
+    document, which `document_values` finds again in a batch. A soft prompt stands before everything else and is
+    part of `max_length`. Raises InputError for a text without tokens or without room."""
+    encoder = model.kind == "encoder"
+    head = list(model.soft_ids) if encoder else lead(model)
+    special = model.tokenizer.num_special_tokens_to_add() if encoder else 0
+    room = max_length - len(head)
+    if room <= special:
+        raise InputError(
+            "there is no room for the text",
+            where=f"row {example_id}",
+            expected=f"max_length of at least {len(head) + special + 1}, start tokens and soft prompt included",
+            found=max_length,
+        )
+    if encoder:
+        whole = head + list(model.tokenizer(text, verbose=False)["input_ids"])
+        ids = head + list(model.tokenizer(text, truncation=True, max_length=room, verbose=False)["input_ids"])
     else:
-        first = start_id(model)
-        head = [] if first is None else [first]
         whole = head + list(model.tokenize([text])[0])
         ids = whole[:max_length]
     if len(ids) <= len(head):

@@ -56,11 +56,11 @@ class AdapterOff:
                 remedy="put an adapter on it (adapters.lora), or use reference: copy",
             )
         self._model = model
-        prefix = model.module.base_model.prefix
+        marks = peft_io.adapter_marks(model.module)
         self._base = {
             name: parameter
             for name, parameter in model.module.named_parameters()
-            if prefix not in name and ".modules_to_save." not in name
+            if not any(mark in name for mark in marks)
         }
         trained = [name for name, parameter in self._base.items() if parameter.requires_grad]
         if trained:

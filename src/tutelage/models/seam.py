@@ -71,6 +71,8 @@ class Model:
     """A model of any kind. `kind` is "causal", "encoder", "ngram", "endpoint" ...; `meter` counts what it cost."""
 
     kind: str = ""
+    # The token ids of trained vectors that stand before every document (models.soft_prompt).
+    soft_ids: Sequence[int] = ()
 
     def __init__(self, name: str) -> None:
         self.name = name

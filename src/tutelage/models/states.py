@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core.errors import ModelError
-from tutelage.models.encode import Encoded, start_id
+from tutelage.models.encode import Encoded, lead
 from tutelage.models.packing import TokenBatch, forward_inputs
 from tutelage.models.scoring import scoring_batches
 
@@ -22,8 +22,7 @@ class _Stop(Exception):
 
 def layer_states(model: "CausalLM", texts: Sequence[str], layer: int) -> list[np.ndarray]:
     """Per text [tokens, d] float32; see `CausalLM.hidden_states`."""
-    first = start_id(model)
-    head = [] if first is None else [first]
+    head = lead(model)
     width = model.config.get_text_config().hidden_size
     found = [np.zeros((0, width), dtype=np.float32) for _ in texts]
     documents, owner = [], []

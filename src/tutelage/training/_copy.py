@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from tutelage.models.peft_io import HEAD
+from tutelage.models.peft_io import HEAD, adapter_marks
 
 
 def trainable_copy(model: Any) -> Any:
@@ -14,10 +14,10 @@ def trainable_copy(model: Any) -> Any:
     Where an adapter is on the model, its weights (and those of a classifier's head) are trained alone; without
     one, all weights are.
     """
-    # PEFT names its weights after their kind; an adapter loaded for use is marked as frozen, so flags say nothing.
+    # An adapter loaded for use is marked as frozen, so flags say nothing.
     adapter: Any = next((m for m in model.module.modules() if hasattr(m, "peft_config")), None)
     adapted = adapter is not None
-    marks = (adapter.base_model.prefix, ".modules_to_save.", f"{HEAD}.") if adapted else ()
+    marks = (*adapter_marks(adapter), f"{HEAD}.") if adapted else ()
     memo: dict[int, Any] = {}
     for name, parameter in model.module.named_parameters():
         trained = any(mark in name for mark in marks) if adapted else True

@@ -52,7 +52,12 @@ def estimate(model: Any, dataset: Any, step: Any, seed: int = 0) -> Estimate:
     length = min(settings.max_length, copy.max_length)
     objective = step.objective.start(copy)
     batches = Batches(dataset, draws, objective, copy, max_length=length)
-    optimizer = Optimizer(copy.module, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = Optimizer(
+        copy.module,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        rates=settings.rates,
+    )
     update = RunningUpdate()
     copy.module.train()
     passes = []

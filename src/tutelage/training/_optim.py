@@ -3,16 +3,17 @@
 A trainable parameter in bfloat16 gets a float32 master: gradients are summed into the master's, the optimiser
 moves the master, and the model gets the rounded copy. So small updates are not lost to bfloat16, and the forward
 pass needs no autocast and no cast per layer. Parameters already in float32 are their own master. Weight decay
-acts on matrices only: not on biases, norms and embedding tables.
+acts on matrices only: not on biases, norms and embedding tables. `rates` multiply the learning rate of the weights
+whose names contain a key (the longest of several).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tutelage.core.errors import TrainingError
+from tutelage.core.errors import ConfigError, TrainingError
 
 
 class Optimizer:
@@ -24,6 +25,7 @@ class Optimizer:
         *,
         learning_rate: float,
         weight_decay: float,
+        rates: Mapping[str, float] | None = None,
         betas: tuple[float, float] = (0.9, 0.95),
     ) -> None:
         self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
@@ -39,13 +41,23 @@ class Optimizer:
             )
         tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
         decayed = {n for n, p in self._parameters.items() if p.ndim >= 2 and id(p) not in tables}
+        own = rates_of(self.weights, rates or {})
+        grouped: dict[tuple[bool, float], list[str]] = {}
+        for is_decayed in (True, False):
+            for name in self.weights:
+                if (name in decayed) == is_decayed:
+                    grouped.setdefault((is_decayed, own[name]), []).append(name)
         groups = [
-            {"params": [w for n, w in self.weights.items() if n in decayed], "weight_decay": weight_decay},
-            {"params": [w for n, w in self.weights.items() if n not in decayed], "weight_decay": 0.0},
+            {
+                "params": [self.weights[name] for name in names],
+                "weight_decay": weight_decay if is_decayed else 0.0,
+                "multiplier": multiplier,
+            }
+            for (is_decayed, multiplier), names in grouped.items()
         ]
-        self._names = [n for n in self.weights if n in decayed] + [n for n in self.weights if n not in decayed]
+        self._names = [name for names in grouped.values() for name in names]
         self._peak = learning_rate
-        self._adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=betas)
+        self._adam = torch.optim.AdamW(groups, lr=learning_rate, betas=betas)
 
     @property
     def n_trained(self) -> int:
@@ -85,10 +97,10 @@ class Optimizer:
         return float(norm)
 
     def step(self, multiplier: float) -> float:
-        """Move the weights at `multiplier` times the peak rate; returns the rate."""
+        """Move the weights at `multiplier` times the peak rate; returns it, before the weights' own factors."""
         rate = self._peak * multiplier
         for group in self._adam.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["multiplier"]
         self._adam.step()
         self.publish()
         return rate
@@ -121,10 +133,25 @@ class Optimizer:
         self.publish()
 
 
+def rates_of(names: Iterable[str], rates: Mapping[str, float]) -> dict[str, float]:
+    """Name -> the factor of its learning rate; raises ConfigError for a key that no name contains."""
+    names = list(names)
+    for key in rates:
+        if not any(key in name for name in names):
+            raise ConfigError(
+                "a rate is for weights that are not trained",
+                where=f"rates: {key}",
+                expected="part of the name of a trained weight",
+                found=", ".join(names[:6]) + (", ..." if len(names) > 6 else ""),
+            )
+    keys = sorted(rates, key=len)
+    return {name: next((rates[key] for key in reversed(keys) if key in name), 1.0) for name in names}
+
+
 def backward_flops(model: Any, recomputed: bool) -> float:
     """FLOPs per token of the backward pass: 2 P for activations, 2 P_trained for weights, 2 P more when the
     forward pass is made again (gradient checkpointing)."""
-    tables = {id(m.weight) for m in model.base_module.modules() if isinstance(m, nn.Embedding)}
+    tables = {id(m.weight) for m in model.module.modules() if isinstance(m, nn.Embedding)}
     head = getattr(model.base_module.get_output_embeddings(), "weight", None)
     trained = sum(
         p.numel() for p in model.module.parameters() if p.requires_grad and (id(p) not in tables or p is head)

@@ -12,10 +12,12 @@ from tutelage.core.stats.gap import Gap, stability_gap
 
 
 class Settings(Record):
-    """How the loop runs. Lengths are in tokens; `clip` None never clips; `evaluate_at` and `keep_at` are shares of
+    """How the loop runs. Lengths are in tokens; `rates` multiply the learning rate of weights by parts of their
+    names; `clip` None never clips; `evaluate_at` and `keep_at` are shares of
     the budget at which evaluators run and loadable copies of the model are kept."""
 
     learning_rate: float = Field(default=1e-3, gt=0)
+    rates: dict[str, float] = Field(default_factory=dict)
     weight_decay: float = Field(default=0.1, ge=0)
     clip: float | None = Field(default=1.0, gt=0)
     step_tokens: int = Field(default=2048, ge=1)

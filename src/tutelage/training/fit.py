@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, PositiveFloat, field_validator
 
 from tutelage.core.component import Component
 from tutelage.core.errors import ConfigError
@@ -41,8 +41,9 @@ _KINDS = {"objective": Objective, "sampler": Sampler, "schedule": Schedule, "upd
 
 class Fit(Method):
     """Defaults suit LoRA on a model of some 100 million weights on a CPU. Lengths in tokens: `step_tokens` for one
-    optimiser step, `micro_tokens` for what is computed at once, `max_length` for one document. No `budget` means
-    one pass over the rows; tokens are met exactly. `gradient_clip` 0 never clips. `evaluate_at` and
+    optimiser step, `micro_tokens` for what is computed at once, `max_length` for one document. `rates` multiply
+    the learning rate of weights by a part of their names (`classifier_head: 0.1`). No `budget` means one pass over
+    the rows; tokens are met exactly. `gradient_clip` 0 never clips. `evaluate_at` and
     `keep_checkpoints` are shares of the budget: when evaluators run, and when a loadable copy of the model is
     kept."""
 
@@ -54,6 +55,7 @@ class Fit(Method):
     update_rule: Component | None = None
     budget: Budget | None = None
     learning_rate: float = Field(default=1e-3, gt=0)
+    rates: dict[str, PositiveFloat] = Field(default={})
     weight_decay: float = Field(default=0.1, ge=0)
     gradient_clip: float = Field(default=1.0, ge=0)
     step_tokens: int = Field(default=2048, ge=1)
@@ -87,6 +89,7 @@ class Fit(Method):
 
         return Settings(
             learning_rate=self.learning_rate,
+            rates=dict(self.rates),
             weight_decay=self.weight_decay,
             clip=self.gradient_clip or None,
             step_tokens=self.step_tokens,

@@ -114,7 +114,10 @@ class _Run:
         if settings.gradient_checkpointing:
             recompute_activations(model)
         self.optimizer = Optimizer(
-            model.module, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+            model.module,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            rates=settings.rates,
         )
         self.update: RunningUpdate = RunningUpdate() if update_rule is None else update_rule.start(model, seed)
         self.at = Counters(micro_tokens=settings.micro_tokens)
