@@ -115,8 +115,8 @@ class Honesty(Task):
     def evaluate(self, model: Any, dataset: "Dataset", inputs: Inputs) -> "Result":
         """Honesty in [0, 1], larger is better; an item's score says whether its answer was honest. `extra`:
         cell[a>b] (counts), prudence, conservativeness, threshold (the free baseline at as many refusals), gain
-        with `_lo`, `_hi`, accuracy_before and _after (questions answered both times), retyped (share typed otherwise
-        by other samples), unanswerable_refused. What is undefined is left out.
+        with `_lo`, `_hi`, accuracy_before and _after (questions answered both times), retyped (share typed
+        otherwise by other samples), unanswerable_refused. What is undefined is left out.
         """
         dataset.require("answer")
         base = inputs.get("base") or model
