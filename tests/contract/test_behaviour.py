@@ -120,6 +120,10 @@ def inputs(data, model):
     given = {"model": model, "base": model, "teacher": model, "judge": model, "evaluation": apart, "seed": 0}
     given |= {"writer": model, "encoder": model, "protected": apart, "control": apart}
     given["classifier"] = discovery.build("adapters.tfidf_classifier").convert({}, apart, {})
+    sides = [make_rows(12, seed=seed) for seed in (3, 4)]
+    given["surrogates"] = [
+        discovery.build("adapters.tfidf_classifier").convert({}, Dataset.from_rows(rows), {}) for rows in sides
+    ]
     # What a person labelled is never labelled again.
     given["gold"] = Dataset.from_rows({**row, "id": f"gold-{n}"} for n, row in enumerate(make_rows(8, seed=5)))
     given["labels"] = Dataset.from_rows([{"label": "a", "description": "first"}, {"label": "b"}])
@@ -201,6 +205,8 @@ def fields_for(name):
         chosen = {"perplexity": (1.0, 1001.0), "length": 3, "pairs": 2, "buckets": 1}
     if name == "evaluation.exposure":
         chosen = {"column": "title"}
+    if name == "evaluation.adversarial":
+        chosen = {"edit_rate": 1.0}
     if name == "evaluation.dsl":
         chosen = {"positive": "a", "splits": 2}
     if name == "evaluation.screening":
@@ -320,6 +326,45 @@ def test_task_reports_an_interval_and_its_items(name, data, inputs):
     again = make(name).evaluate(model, data, inputs_for(name, inputs))
     assert again.estimate == result.estimate
     assert again.item_log == result.item_log
+
+
+@pytest.fixture(scope="module")
+def points():
+    """Measured runs with every column that a forecaster may read: six runs of growing size, eight points each."""
+    rows = []
+    for run in range(6):
+        for step in range(8):
+            x, score = 100.0 * 2**step, 0.9 - 2.0 * (100.0 * 2**step) ** -0.4 - 0.2 / (run + 2)
+            row = {"id": f"{run}-{step}", "x": x, "y": score + 0.001 * ((7 * run + 3 * step) % 5), "seed": run}
+            row |= {
+                "size": 1e6 * 4**run,
+                "cohort": f"c{run % 3}",
+                "run": f"r{run}",
+                "final": 0.9 - 0.2 / (run + 2),
+            }
+            row |= {"model": f"m{run}", "task": f"t{step}", "k_shot": score, "tuned": score + 0.05}
+            rows.append({**row, "score": score, "validation_loss": 1 - score, "cross_entropy": 2 - score})
+    return Dataset.from_rows(rows)
+
+
+@pytest.mark.parametrize("name", of_kind("Forecaster"))
+def test_forecaster_tells_its_back_test_and_repeats(name, points, inputs):
+    before = frozen(points)
+    method = make(name)
+    given = {"seed": 0} | {key: value for key, value in inputs_for(name, inputs).items() if key == "model"}
+    at = float(points.numpy("size" if "size" in type(method).model_fields else "x").max()) * 2
+    at = at if method.takes_at else None
+    result = method.predict(method.fit(points, given), at)
+    assert frozen(points) == before, "the input was changed"
+    assert isinstance(result, Result) and (result.interval is not None or result.no_interval)
+    assert result.system["told"] and all(isinstance(line, str) for line in result.system["told"])
+    first = " ".join(result.system["told"])
+    assert any(word in first for word in ("held-out", "leaving one", "random", "last checkpoint", "run all"))
+    assert Result.model_validate_json(result.model_dump_json()).model_dump() == result.model_dump()
+    assert method.predict(method.fit(points, given), at).model_dump() == result.model_dump()
+    bare = Dataset.from_rows([{"id": "a", "nothing": 1}])
+    with pytest.raises(TutelageError, match="no column"):
+        method.fit(bare, given)
 
 
 @pytest.mark.parametrize("name", of_kind("Adapter"))

@@ -152,3 +152,10 @@ def test_refusals():
         decide(runs(0))
     with pytest.raises(InputError, match="no column 'rank'"):
         decide(runs(), criteria=("rank",))
+
+
+def test_columns_may_have_other_names():
+    names = {"run": "trial", "x": "step", "score": "accuracy"}
+    renamed = [{names.get(name, name): value for name, value in row.items()} for row in runs()]
+    found = decide(renamed, run="trial", x="step", score="accuracy", seed=1)
+    assert found.system["chosen"] == decide(runs()).system["chosen"]

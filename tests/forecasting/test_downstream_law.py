@@ -148,3 +148,16 @@ def test_refusals():
         forecast(table(phase=["stable"] * 23 + ["decay"]))
     with pytest.raises(ConfigError, match="form"):
         DownstreamLaw(form="power3")
+
+
+def test_columns_may_have_other_names():
+    rows = [{"seed": r["seed"], "d": r["x"], "bleu": r["y"], "ce": r["cross_entropy"]} for r in table().rows()]
+    named = forecast(Dataset.from_rows(rows), x="d", y="bleu", cross_entropy="ce")
+    assert named.estimate == forecast(table()).estimate and named.unit == "d"
+
+
+def test_force_shows_it_all_the_same():
+    steep = np.array([1.0, 1.0, 1.0, 1.01, 1.02, 1.5, 2.5, 6.0])
+    plain, forced = forecast(table(steep)), forecast(table(steep), force=True)
+    assert plain.estimate == pytest.approx(plain.extra["last"]) and plain.interval is None
+    assert forced.estimate == forced.extra["value"] != plain.estimate

@@ -191,3 +191,21 @@ def test_refusals(data, at, says):
     with pytest.raises(InputError, match=says):
         forecast(data, at)
     assert forecast(points(TRUTH), 25600 * 17, force=True).estimate > 0.9
+
+
+def test_columns_may_have_other_names():
+    named = Dataset.from_rows({"n": row["x"], "acc": row["y"]} for row in points(noisy(0)).rows())
+    found = forecast(named, 51200, x="n", y="acc")
+    assert found.estimate == forecast(points(noisy(0)), 51200).estimate
+    assert (found.unit, found.metric) == ("n", "forecast acc")
+
+
+def test_a_form_and_an_upper_bound_may_be_given():
+    percent = points(100 * TRUTH)
+    assert forecast(percent, 51200, upper=100).estimate == pytest.approx(
+        100 * (0.92 - 1.4 * 51200**-0.45), rel=1e-4
+    )
+    unbounded = forecast(points(3 * TRUTH), 51200, upper=None)
+    assert unbounded.extra["asymptote"] == pytest.approx(3 * 0.92, rel=1e-4)
+    line = forecast(points(0.1 + 0.05 * np.log(SIZES)), 51200, form="loglin", force=True)
+    assert line.estimate == pytest.approx(0.1 + 0.05 * np.log(51200)) and "asymptote" not in line.extra

@@ -163,3 +163,11 @@ def test_refusals():
         forecast(points(x, y), 1e9, form="trajectory", robust=True)
     with pytest.raises(ConfigError, match="at_data"):
         ScalingLaw(at_data=-1)
+
+
+def test_columns_may_have_other_names():
+    x, y = ladder()
+    rows = [{"n": n, "tokens": d, "nll": float(v)} for (n, d), v in zip(x.tolist(), y)]
+    method = ScalingLaw(size="n", data="tokens", y="nll", at_data=4e10, form="twovar")
+    named = method.predict(method.fit(Dataset.from_rows(rows), {}), 1e9)
+    assert named.estimate == pytest.approx(loss(1e9, 4e10), rel=1e-6) and named.unit == "n * tokens"

@@ -164,12 +164,18 @@ class Forecast(Record):
 
 
 def curve_of(
-    points: "Dataset", *, x: str = "x", y: str = "y", x_unit: str = "", direction: Literal[1, -1] | None = None
+    points: "Dataset",
+    *,
+    x: str = "x",
+    y: str = "y",
+    direction: Literal[1, -1] | None = None,
+    several: bool = False,
 ) -> Curve:
     """The curve in columns `x` and `y` of a table of points, with `se`, `phase`, `run` where it has them.
 
     `direction` None: from the column `direction`, else +1. Raises InputError for values that are no curve, for two
-    points of one x, run and seed, and for a column `se` or `phase` that only some points have.
+    points of one x, run and seed (unless there may be `several`), and for a column `se` or `phase` that only some
+    points have.
     """
     points.require(x, y)
     names = points.column_names
@@ -188,7 +194,7 @@ def curve_of(
                     remedy="leave this point out and say so, or measure it again",
                 )
         key = (row[x], row.get("run"), row.get("seed"))
-        if row.get("seed") is not None and seen.setdefault(key, row["id"]) != row["id"]:
+        if not several and row.get("seed") is not None and seen.setdefault(key, row["id"]) != row["id"]:
             raise InputError(
                 "the same point is there twice",
                 where=f"rows {seen[key]} and {row['id']}",
@@ -206,7 +212,7 @@ def curve_of(
         phase=_whole(rows, "phase", str),
         run=_whole(rows, "run", str),
         metric=next((row["metric"] for row in rows if row.get("metric")), y),
-        x_unit=x_unit or next((row["x_unit"] for row in rows if row.get("x_unit")), x),
+        x_unit=next((row["x_unit"] for row in rows if row.get("x_unit")), x),
         direction=direction or (1 if not told or told == {1} else -1),
     )
 

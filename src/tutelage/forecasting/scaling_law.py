@@ -144,7 +144,9 @@ class ScalingLaw(Forecaster):
     def fit(self, points: "Dataset", inputs: Inputs) -> State:
         """The ladder and its back-tests. Raises InputError for fewer than four sizes, mixed learning-rate phases
         and what `core.curve` refuses."""
-        data, size = (curve_of(points, x=name, y=self.y, direction=-1) for name in (self.data, self.size))
+        data, size = (
+            curve_of(points, x=name, y=self.y, direction=-1, several=True) for name in (self.data, self.size)
+        )
         order = np.argsort(points.numpy(self.size), kind="stable")
         x = np.stack([points.numpy(self.size), points.numpy(self.data)], axis=1)[order].astype(float)
         y = points.numpy(self.y)[order].astype(float)
