@@ -21,7 +21,7 @@ from tutelage.runs.ledger import Ledger
 pytest.importorskip("torch")
 PROMISED = (
     "init validate plan run resume compare compare-results methods explain inspect label predict search why report"
-    " export fetch chat gc"
+    " export fetch chat gc audit"
 )
 START = "from tutelage.cli.main import run; run()"
 COMPARED = """\

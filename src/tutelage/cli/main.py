@@ -10,6 +10,7 @@ import typer
 
 from tutelage import __version__
 from tutelage.cli._output import fail, note
+from tutelage.cli.audit import audit_command
 from tutelage.cli.chat import chat_command
 from tutelage.cli.compare import compare_command
 from tutelage.cli.compare_results import compare_results_command
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "resume": resume_command,
     "compare": compare_command,
     "compare-results": compare_results_command,
+    "audit": audit_command,
     "report": report_command,
     "predict": predict_command,
     "inspect": inspect_command,

@@ -15,6 +15,7 @@ from tutelage.report.forecasts import forecast_notes, forecast_plots, forecast_t
 from tutelage.report.plots import plots
 from tutelage.report.render import TONE, Verdict, View
 from tutelage.report.tables import interval_text, tables
+from tutelage.report.trust import left_out, trust_headline, trust_tables, trust_verdicts
 from tutelage.runs import payload
 from tutelage.runs.ledger import Ledger
 from tutelage.runs.paths import STATE
@@ -25,14 +26,17 @@ def build_view(workspace: Path, run_id: str = "latest") -> View:
     run = Ledger(workspace).run(run_id)
     store = Store(workspace / STATE / "store")
     table = run["comparison"]
+    # Without arms a run tells of one model: what may be said of it, and what not.
+    trust = table is None and bool(run["results"]) and not run["error"]
+    question = "what can be trusted?" if trust else "did it really get better?"
     return View(
-        title=f"{run['name']}: did it really get better?",
+        title=f"{run['name']}: {question}",
         subtitle=f"run {run['run_id']}, {run['status']}, started {run['started']}, finished {run['finished']}",
         headline=headline(run),
-        verdicts=verdicts(table) if table else [],
+        verdicts=verdicts(table) if table else trust_verdicts(run) if trust else [],
         notes=notes(run),
         plots=plots(run, store),
-        tables=tables(run),
+        tables=[*(trust_tables(run) if trust else []), *tables(run)],
         forecasts=forecast_notes(run),
         forecast_plots=forecast_plots(run),
         forecast_tables=forecast_tables(run),
@@ -51,10 +55,7 @@ def headline(run: dict[str, Any]) -> str:
     if run["error"]:
         return f"The run did not finish: {run['error'].get('what')}"
     if not table:
-        results = [r["result"] for r in run["results"]]
-        if not results:
-            return "The run measured nothing."
-        return "; ".join(f"{r['task']} {r['metric']} {r['estimate']:.4g}" for r in results[:4])
+        return trust_headline(run) if run["results"] else "The run measured nothing."
     primary = [pair for pair in table["pairs"] if pair["primary"]]
     groups: dict[str, list[str]] = {}
     for pair in primary:
@@ -107,7 +108,7 @@ def notes(run: dict[str, Any]) -> list[str]:
             oracle, baseline = table["oracle"], table["baseline"]
             found.append(f"This bed {table['bed']} its oracle ({oracle}) from the baseline ({baseline}).")
         found += table["notes"]
-    for gate in run["gates"]:
+    for gate in run["gates"] if table else []:
         state = "passed" if gate["passed"] else "FAILED"
         arm = f" [{gate['arm']}]" if gate.get("arm") else ""
         found.append(f"Gate {gate['name']}{arm}: {state}; {gate['reason']}.")
@@ -154,6 +155,8 @@ def untested(run: dict[str, Any]) -> list[str]:
     if run["options"].get("limit"):
         found.insert(0, f"This was a try-out with --limit {run['options']['limit']}: its figures mean nothing.")
     table = run["comparison"]
+    if table is None and run["results"]:
+        return [*found[:-1], *left_out(run)]
     if table and table["oracle"] is None:
         found.append("No oracle arm bounded what could have been reached.")
     if table and len(table["arms"][0]["seeds"] or (0, 0, 0)) < 3:

@@ -67,14 +67,17 @@ def _compared(gate: Gate, comparison: Any, arm: str | None = None) -> dict[str, 
     if gate.no_harm is None:
         interval = comparison.interval
         low, high = (interval.lo, interval.hi) if interval else (comparison.estimate, comparison.estimate)
-        return _bounded(gate, comparison.estimate, low, high, arm)
+        return {**_bounded(gate, comparison.estimate, low, high, arm), "mde": comparison.mde}
     narrow = comparison.at_level(0.90)
     if narrow is None:
         return _verdict(gate, "undecided", f"no interval: {comparison.no_interval}", comparison.estimate, arm)
-    text = f"difference {comparison.estimate:+.4g}, 90 % interval [{narrow.lo:+.4g}, {narrow.hi:+.4g}]"
-    if narrow.lo > -gate.no_harm:
-        return _verdict(gate, "holds", text, comparison.estimate, arm)
-    return _verdict(gate, "fails" if narrow.hi < -gate.no_harm else "undecided", text, comparison.estimate, arm)
+    text = (
+        f"difference {comparison.estimate:+.4g}, 90 % interval [{narrow.lo:+.4g}, {narrow.hi:+.4g}] over "
+        f"{comparison.n_items} items ({comparison.method}; {comparison.scope})"
+    )
+    fails = "fails" if narrow.hi < -gate.no_harm else "undecided"
+    found = _verdict(gate, "holds" if narrow.lo > -gate.no_harm else fails, text, comparison.estimate, arm)
+    return {**found, "interval": {"lo": narrow.lo, "hi": narrow.hi}, "mde": comparison.mde}
 
 
 def _bounded(gate: Gate, estimate: float, lo: float, hi: float, arm: str | None = None) -> dict[str, Any]:
@@ -84,7 +87,7 @@ def _bounded(gate: Gate, estimate: float, lo: float, hi: float, arm: str | None 
     else:
         assert gate.at_most is not None
         state = "holds" if hi <= gate.at_most else "fails" if lo > gate.at_most else "undecided"
-    return _verdict(gate, state, text, estimate, arm)
+    return {**_verdict(gate, state, text, estimate, arm), "interval": {"lo": lo, "hi": hi}}
 
 
 def _verdict(gate: Gate, state: str, text: str, estimate: float | None, arm: str | None = None) -> dict[str, Any]:

@@ -235,7 +235,7 @@ class Gate(_Strict):
 
 
 class Recipe(_Strict):
-    """A whole recipe; see the module."""
+    """A whole recipe; see the module. `left_out` names what is not measured and why, for the report."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
     description: str = ""
@@ -246,6 +246,7 @@ class Recipe(_Strict):
     arms: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
     compare: Compare | None = None
     gates: list[Gate] = Field(default_factory=list)
+    left_out: dict[str, str] = Field(default_factory=dict)
     allow_remote: bool = False
     report_to: str | None = None
     seed: int = Field(default=0, ge=0)
