@@ -52,10 +52,16 @@ def test_a_file_in_a_file_out(folder, tmp_path, capsys):
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["predicted"] for row in rows] == ["animals", "tools"]
-    assert [row["text"] for row in rows] == ["cat and dog", "saw and nail"]
+    assert [(row["text"], row["note"]) for row in rows] == [("cat and dog", "x"), ("saw and nail", "y")]
     assert float(rows[0]["p_animals"]) + float(rows[0]["p_tools"]) == pytest.approx(1, abs=1e-5)
     assert call("predict", folder, source, "--column", "note") == 0
-    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == ["x", "y"]
+    by_note = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["text"], row["note"], row["predicted"]) for row in by_note] == [
+        ("cat and dog", "x", None),
+        ("saw and nail", "y", None),
+    ]
+    assert call("predict", folder, source, "--column", "nota") == 2
+    assert "did you mean note?" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_said(folder, tmp_path, capsys, monkeypatch):

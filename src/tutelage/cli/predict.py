@@ -11,7 +11,7 @@ import typer
 
 from tutelage.cli._options import Workspace, workspace_or_here
 from tutelage.cli._output import note
-from tutelage.core.errors import ConfigError, InputError
+from tutelage.core.errors import ConfigError, InputError, unknown
 
 if TYPE_CHECKING:
     from tutelage.core.dataset import Dataset
@@ -36,12 +36,13 @@ def predict_command(
     """Say the class of every text, with calibrated probabilities; what is not sure enough is left unanswered.
 
     Standard input holds a text on each line, or a JSON object with `text`. A line of output (or row of the file)
-    has `predicted` (null where the classifier abstains), `confidence` and the probability of every class.
+    has what the input had and `predicted` (null where the classifier abstains), `confidence` and the probability of
+    every class.
     """
     loaded = _classifier(model, run_id, workspace)
     if threshold is not None:
         loaded = loaded.calibrated(loaded.calibration, threshold or None)
-    if loaded.calibration is None:
+    if loaded.calibration is None and not loaded.multi_label:
         note("the classifier is not calibrated: its probabilities may be far off (adapters.calibrate)")
     promised = (loaded.facts.get("abstention") or {}) if threshold is None else {}
     if promised and not promised["reached"]:
@@ -62,7 +63,7 @@ def predict_command(
         flat = (
             {
                 "id": str(n),
-                **{k: v for k, v in row.items() if k != "probabilities"},
+                **{k: _flat(v) for k, v in row.items() if k != "probabilities"},
                 **_columns(row["probabilities"]),
             }
             for n, row in enumerate(_predictions(loaded, _rows(data, column), counts))
@@ -105,7 +106,9 @@ def _rows(data: str, column: str | None) -> Iterator[tuple[str, dict[str, Any]]]
 
     dataset: Dataset = build("data.read.auto").read(data)  # type: ignore[attr-defined]
     if column is not None:
-        for row in dataset.rows(["id", column]):
+        if column not in dataset.column_names:
+            raise unknown(f"there is no column {column!r}", data, column, dataset.column_names)
+        for row in dataset.rows():
             if not isinstance(row[column], str):
                 raise InputError(
                     "a row has no text",
@@ -113,10 +116,10 @@ def _rows(data: str, column: str | None) -> Iterator[tuple[str, dict[str, Any]]]
                     expected="text",
                     found=row[column],
                 )
-            yield row[column], {"id": row["id"], "text": row[column]}
+            yield row[column], row
         return
-    for identifier, text in text_rows(dataset):
-        yield text, {"id": identifier, "text": text}
+    for row, (_, text) in zip(dataset.rows(), text_rows(dataset)):
+        yield text, {**row, "text": text}
 
 
 def _line(line: str, column: str, number: int) -> tuple[str, dict[str, Any]]:
@@ -140,17 +143,20 @@ def _predictions(
     size = 1 if sys.stdin.isatty() else BATCH
     while batch := list(itertools.islice(rows, size)):
         probs = model.predict_proba([text for text, _ in batch])
-        for (_, given), row in zip(batch, probs):
-            best = int(row.argmax())
-            unsure = model.threshold is not None and row[best] < model.threshold
+        for (_, given), row, answer, sure in zip(batch, probs, *model.answers(probs)):
+            unsure = model.threshold is not None and sure < model.threshold
             counts["rows"] += 1
             counts["abstained"] += int(unsure)
             yield {
                 **given,
-                "predicted": None if unsure else model.labels.names[best],
-                "confidence": round(float(row[best]), 6),
+                "predicted": None if unsure else answer,
+                "confidence": round(float(sure), 6),
                 "probabilities": {name: round(float(p), 6) for name, p in zip(model.labels.names, row)},
             }
+
+
+def _flat(value: Any) -> Any:
+    return "|".join(value) if isinstance(value, list) else value
 
 
 def _columns(probabilities: dict[str, float]) -> dict[str, float]:
