@@ -84,6 +84,7 @@ def make_rows(count=24, seed=0):
                 "gold_labels": ["a"],
                 "classes": ["a", "b"],
                 "label_probs": [0.9 - 0.8 * (number % 2), 0.1 + 0.8 * (number % 2)],
+                "labels": [["a"], ["a", "b"], []][number % 3],
                 "predicted": ("a", "b")[number % 2],
                 "predicted_probs": [0.9 - 0.8 * (number % 2), 0.1 + 0.8 * (number % 2)],
                 "method": ("reference", "other")[number % 2],
@@ -120,7 +121,7 @@ def inputs(data, model):
     given = {"model": model, "base": model, "teacher": model, "judge": model, "evaluation": apart, "seed": 0}
     given |= {"writer": model, "encoder": model, "protected": apart, "control": apart}
     given["classifier"] = discovery.build("adapters.tfidf_classifier").convert({}, apart, {})
-    sides = [make_rows(12, seed=seed) for seed in (3, 4)]
+    sides = [make_rows(), make_rows()[1:]]
     given["surrogates"] = [
         discovery.build("adapters.tfidf_classifier").convert({}, Dataset.from_rows(rows), {}) for rows in sides
     ]
@@ -131,7 +132,7 @@ def inputs(data, model):
     losses = [Dataset.from_rows(make_rows(seed=seed)) for seed in (2, 3, 4)]
     measured = discovery.build("evaluation.bits_per_byte").evaluate(model, data, {})
     given |= {"result": measured, "before": measured, "after": [measured] * 6}
-    given |= {"trained_on": apart, "separate": None}
+    given |= {"trained_on": apart, "separate": None, "scorer": None}
     given["measured"] = discovery.build("evaluation.multiple_choice").evaluate(model, data, {})
     # Three sets of items without a common one.
     apart_by_level = [Dataset.from_rows(make_rows(seed=seed)) for seed in (6, 7, 8)]
@@ -206,7 +207,7 @@ def fields_for(name):
     if name == "evaluation.exposure":
         chosen = {"column": "title"}
     if name == "evaluation.adversarial":
-        chosen = {"edit_rate": 1.0}
+        chosen = {"edit_rate": 1.0, "similarity": -1.0}
     if name == "evaluation.dsl":
         chosen = {"positive": "a", "splits": 2}
     if name == "evaluation.screening":
@@ -299,7 +300,8 @@ def test_objective_returns_a_sum_and_its_weight(name, data, model):
     from tutelage.models.packing import pack
 
     if "classifier" in discovery.load(name).trains:
-        model = discovery.build("adapters.classification_head").convert({"base": model}, data, {})
+        head = "adapters.multi_label_head" if name.endswith("multi_label") else "adapters.classification_head"
+        model = discovery.build(head).convert({"base": model}, data, {})
         model.head.weight.requires_grad_()
     objective = make(name).start(model)
     encoded = [objective.encode(row, model, 64) for row in data.take([0, 1, 2]).to_pylist()]
