@@ -22,7 +22,6 @@ MUTATIONS = [
     ("src/tutelage/evaluation/exposure.py", "if candidate != secret:", "if candidate:"),
     ("src/tutelage/evaluation/exposure.py", "at += 1 + len(others)", "at += len(others)"),
     ("src/tutelage/evaluation/_planted.py", '{"text": text, "planted": 0}', '{"text": text, "planted": 1}'),
-    ("src/tutelage/evaluation/_planted.py", "if seal != seal_of(rows):", "if not seal:"),
 ]
 PLAIN = Dataset.from_rows([{"id": f"r{n}", "text": f"Row {n} speaks of nothing much."} for n in range(20)])
 
@@ -96,6 +95,7 @@ def test_refusals():
         Exposure().evaluate(model, Dataset.from_rows([{"text": "pin 12", "planted": 0}]), {})
     with pytest.raises(InputError, match="how often it was planted"):
         Exposure().evaluate(model, Dataset.from_rows([{"text": "pin 12", "planted": -1}]), {})
-    changed = Dataset.from_rows([{"text": "a"}], report={"traps": [{"text": "x", "planted": 1}], "seal": "other"})
-    with pytest.raises(InputError, match="not the one that was sealed"):
-        Exposure().evaluate(model, changed, {})
+    # Traps hold no digits to rank: they are for evaluation.membership.
+    traps = Dataset.from_rows([{"text": "a"}], report={"traps": [{"text": "x 1", "planted": 1}], "seal": "other"})
+    with pytest.raises(InputError, match="nothing says what was planted"):
+        Exposure().evaluate(model, traps, {})

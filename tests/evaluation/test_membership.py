@@ -11,7 +11,9 @@ from toy.lookup_model import LookupModel
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import ConfigError, InputError
 from tutelage.core.stats.compare import compare
+from tutelage.data.augment.canaries import Canaries
 from tutelage.data.augment.traps import Traps
+from tutelage.evaluation.exposure import Exposure
 from tutelage.evaluation.membership import Membership, min_k
 from tutelage.models.ngram import NGramLM
 from tutelage.models.seam import TextScore
@@ -28,6 +30,8 @@ MUTATIONS = [
     ("src/tutelage/evaluation/membership.py", "member = planted > 0", "member = planted > 1"),
     ("src/tutelage/evaluation/membership.py", "(planted == copies) | ~member", "(planted >= copies) | ~member"),
     ("src/tutelage/evaluation/membership.py", "stats.norm.sf((found", "stats.norm.cdf((found"),
+    ("src/tutelage/evaluation/_planted.py", "if seal != seal_of(rows):", "if not seal:"),
+    ("src/tutelage/evaluation/_planted.py", 'for kind in (first, "canaries")', 'for kind in ("canaries", first)'),
     ("src/tutelage/evaluation/membership.py", "bucket == number", "bucket >= number"),
 ]
 
@@ -112,6 +116,17 @@ def test_a_model_trained_on_traps_is_told_and_one_that_was_not_is_not(trapped):
     assert found.extra["auc[64 copies]"] > 0.95 and found.extra["p"] < 1e-4
     clean = Membership().evaluate(innocent, planted, {"writer": writer})
     assert abs(clean.estimate - 0.5) < 2 * clean.extra["null_sd"]
+
+
+def test_each_audit_reads_its_own_kind_where_both_were_planted(trapped):
+    writer, _, planted = trapped
+    both = Canaries(count=2).apply(planted, {})
+    assert Membership().evaluate(writer, both, {}).n_items == len(planted.report["traps"])
+    assert Exposure(candidates=15).evaluate(writer, both, {}).n_items == 2
+    alone = Canaries(count=3).apply(Dataset.from_rows([{"text": f"w{n}"} for n in range(9)]), {})
+    assert Membership().evaluate(writer, alone, {}).n_items == 6
+    with pytest.raises(InputError, match="nothing says what was planted"):
+        Exposure().evaluate(writer, Dataset.from_rows([{"text": "a"}], report={**planted.report}), {})
 
 
 def test_a_changed_list_proves_nothing(trapped):

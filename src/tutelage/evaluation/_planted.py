@@ -1,6 +1,6 @@
 """What was planted in training text and what was held back: read from the step that planted it, or from rows."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tutelage.core.errors import InputError
 from tutelage.core.fingerprint import digest
@@ -9,17 +9,20 @@ if TYPE_CHECKING:
     from tutelage.core.dataset import Dataset
 
 
-def planted_rows(dataset: "Dataset", where: str, column: str = "text") -> list[dict[str, Any]]:
-    """Rows {text, planted, ...}, `planted` 0 for what was held back: of data.augment.canaries or .traps
-    where one of them made the dataset, else the rows themselves.
+def planted_rows(
+    dataset: "Dataset", where: str, column: str = "text", *, first: Literal["canaries", "traps"]
+) -> list[dict[str, Any]]:
+    """Rows {text, planted, ...}, `planted` 0 for what was held back: the `first` kind where it was planted in the
+    dataset (data.augment.canaries, data.augment.traps), else canaries, else the rows themselves.
 
     Raises InputError where nobody says what was planted, and for traps that are no longer what was sealed.
     """
     report = dataset.report
-    if "canaries" in report:
+    kinds = [kind for kind in (first, "canaries") if kind in report]
+    if kinds[:1] == ["canaries"]:
         planted = [{"text": one["text"], "planted": one["planted"]} for one in report["canaries"]]
         return planted + [{"text": text, "planted": 0} for text in report.get("controls", ())]
-    if "traps" in report:
+    if kinds:
         check_seal(report["traps"], report.get("seal"), where)
         return [dict(one) for one in report["traps"]]
     if not {column, "planted"} <= set(dataset.column_names):

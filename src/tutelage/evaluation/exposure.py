@@ -92,7 +92,7 @@ class Exposure(Task):
         """
         rows = [
             {"text": row["text"], "planted": int(row["planted"])}
-            for row in planted_rows(dataset, self.name, self.column)
+            for row in planted_rows(dataset, self.name, self.column, first="canaries")
         ]
         work = Measurement(self, model, rows, inputs, identity=("text",))
         if not any(row["planted"] for row in work.rows):

@@ -73,7 +73,7 @@ class Membership(Task):
                 expected="writer: the model that wrote the sequences",
                 found="none",
             )
-        rows = planted_rows(dataset, self.name, self.column)
+        rows = planted_rows(dataset, self.name, self.column, first="traps")
         work = Measurement(self, model, rows, inputs, identity=("text",))
         texts = [work.text(row, "text") for row in work.rows]
         planted = np.array([row["planted"] for row in work.rows], dtype=float)
