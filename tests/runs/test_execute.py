@@ -179,6 +179,8 @@ class TestFields:
         later = {"name": "later", "use": "forecasting.toy_last", "from": "pool", "at": 1}
         bed_steps = [{"name": "base_result", "use": "evaluation.toy_task", "from": "test", "model": "base"}]
         assert bed.run(bed.recipe(steps=[later])).load("later").estimate == pytest.approx(1.3)
+        gates = [{"name": "enough", "step": "later", "at_least": 2.0}]
+        assert bed.run(bed.recipe(steps=[later], gates=gates)).gates[0]["state"] == "fails"
         with pytest.raises(ConfigError, match="'pool' is not a result"):
             bed.run(bed.recipe(steps=[*bed_steps, {**later, "from": ["base_result", "pool"]}]))
         with pytest.raises(InputError, match=r"(?s)trained on nothing.*base_result"):

@@ -52,10 +52,12 @@ def check_compare(recipe: Recipe, main: "Graph", graphs: Mapping[str, "Graph"]) 
                 remedy="add compare:",
             )
         for number, gate in enumerate(recipe.gates):
-            for key, named in (("step", gate.step), ("against", gate.against)):
-                if named not in tasks and (key == "step" or named is not None):
+            # What was not measured cannot be compared item by item, but it can be bounded.
+            bounded = [*tasks, *main.of_kind("Forecaster")]
+            for key, named, known in (("step", gate.step, bounded), ("against", gate.against, tasks)):
+                if named not in known and (key == "step" or named is not None):
                     raise unknown(
-                        f"a gate's {key} is a Task step", recipe.where("gates", number, key), named, tasks
+                        f"a gate's {key} is a Task step", recipe.where("gates", number, key), named, known
                     )
             if gate.arm is not None:
                 raise ConfigError(

@@ -209,9 +209,10 @@ AXIS_UNIT: dict[str, str | None] = {
 class Gate(_Strict):
     """A condition that ends the run with exit code 3 when it does not hold.
 
-    `step` is a Task step. `at_least`/`at_most` bound its estimate, or with `against` the difference (as
-    improvement) to that arm or step; `no_harm: m` asks for "not worse than `against` by more than m". `arm` limits
-    it to one arm. `expect: fail` turns it round: a planted failure must be noticed.
+    `step` is a Task step, or without arms a forecaster's. `at_least`/`at_most` bound its estimate, or with
+    `against` the difference (as improvement) to that arm or step; `no_harm: m` asks for "not worse than
+    `against` by more than m". `arm` limits it to one arm. `expect: fail` turns it round: a planted failure must
+    be noticed.
     """
 
     name: str
