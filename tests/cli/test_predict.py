@@ -13,7 +13,7 @@ from tutelage.core.discovery import build
 pytest.importorskip("torch")
 
 MUTATIONS = [
-    ("src/tutelage/cli/predict.py", "row[best] < model.threshold", "row[best] > model.threshold"),
+    ("src/tutelage/cli/predict.py", "sure < model.threshold", "sure > model.threshold"),
     ("src/tutelage/runs/made.py", 'e["seed"] is not None and e["seed"]', '-(e["seed"] or 0)'),
 ]
 

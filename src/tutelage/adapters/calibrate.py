@@ -74,6 +74,13 @@ class Calibrate(Adapter):
             raise ConfigError(
                 "only a classifier can be calibrated", where=f"{self.name}: model", found=f"kind {model.kind}"
             )
+        if model.multi_label:
+            raise ConfigError(
+                "a classifier of several labels is not calibrated by one temperature over its classes",
+                where=f"{self.name}: model",
+                expected="a classifier that gives each text one class",
+                found=model.name,
+            )
         logits, labels, held_out = self._scores(model, dataset)
         temperature = fit_temperature(logits, labels)
         before, after = (softmax(logits / t) for t in (1.0, temperature))

@@ -36,8 +36,8 @@ def predict_command(
     """Say the class of every text, with calibrated probabilities; what is not sure enough is left unanswered.
 
     Standard input holds a text on each line, or a JSON object with `text`. A line of output (or row of the file)
-    has what the input had and `predicted` (null where the classifier abstains), `confidence` and the probability of
-    every class.
+    has what the input had and `predicted` (null where the classifier abstains; a list, in a table names between
+    bars, where a text may have several labels), `confidence` and the probability of every class.
     """
     loaded = _classifier(model, run_id, workspace)
     if threshold is not None:
@@ -63,7 +63,8 @@ def predict_command(
         flat = (
             {
                 "id": str(n),
-                **{k: _flat(v) for k, v in row.items() if k != "probabilities"},
+                **{k: v for k, v in row.items() if k not in ("predicted", "probabilities")},
+                "predicted": _flat(row["predicted"]) if writer == "csv" else row["predicted"],
                 **_columns(row["probabilities"]),
             }
             for n, row in enumerate(_predictions(loaded, _rows(data, column), counts))

@@ -136,6 +136,17 @@ class LabelSpace:
             )
         return cls(known)
 
+    @classmethod
+    def of_sets(cls, dataset: "Dataset") -> "LabelSpace":
+        """The sorted names in the column `labels`; raises InputError when no row has one."""
+        dataset.require("labels")
+        names = {
+            n for row in dataset.rows(["id", "labels"]) for n in _named(row, f"row {row['id']}, field labels")
+        }
+        if not names:
+            raise InputError("no row has a label", where="column labels", expected="names in some rows")
+        return cls(sorted(names))
+
     def index(self, name: Any, where: str = "label") -> int:
         """The place of a class; raises InputError that names the row and the nearest class."""
         found = self._index.get(name)
@@ -195,6 +206,35 @@ def soft_label(row: Mapping[str, Any], space: LabelSpace) -> tuple[np.ndarray, f
             expected="label, or label_probs with classes",
             remedy="keep the labelled rows only (data.filter.where with not_null)",
         )
+    return probs, _weight(row, where)
+
+
+def label_set(row: Mapping[str, Any], space: LabelSpace) -> tuple[np.ndarray, float]:
+    """(1.0 for each label that the row has, else 0.0 [classes], weight) of a row with `labels`, a list of names
+    or names between bars; an empty list says that none holds. Raises InputError naming the row."""
+    where = f"row {row.get('id', '')}"
+    held = np.zeros(len(space))
+    for name in _named(row, f"{where}, field labels"):
+        held[space.index(name, f"{where}, field labels")] = 1.0
+    return held, _weight(row, where)
+
+
+def _named(row: Mapping[str, Any], where: str) -> list[str]:
+    given = row.get("labels")
+    # A CSV file has no lists.
+    names = [name.strip() for name in given.split("|")] if isinstance(given, str) else given
+    if names is None or not all(isinstance(name, str) and name for name in names):
+        raise InputError(
+            "a row has no labels",
+            where=where,
+            expected="a list of names, which may be empty",
+            found=repr(given),
+            remedy="keep the labelled rows only (data.filter.where with not_null)",
+        )
+    return list(names)
+
+
+def _weight(row: Mapping[str, Any], where: str) -> float:
     given = row.get("label_weight")
     weight = 1.0 if given is None else float(given)
     if not np.isfinite(weight) or weight < 0:
@@ -204,7 +244,7 @@ def soft_label(row: Mapping[str, Any], space: LabelSpace) -> tuple[np.ndarray, f
             expected="0 or more",
             found=given,
         )
-    return probs, weight
+    return weight
 
 
 _LABEL_COLUMNS = ("label", "label_probs", "classes", "label_weight")

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
 
 def require_classifier(model: Any, task: str) -> None:
-    """Raise ConfigError for a model of another kind."""
+    """Raise ConfigError for a model of another kind, or one that gives a text several labels."""
+    if getattr(model, "multi_label", False):
+        raise ConfigError(
+            "this is measured of one class for each text",
+            where=f"{task}: model",
+            expected="a classifier that gives each text one class",
+            found=f"{model.name}, which may give several labels",
+            remedy="evaluation.classification measures it on rows with labels",
+        )
     if getattr(model, "kind", "") != "classifier":
         raise ConfigError(
             "only a classifier can be measured so",

@@ -19,6 +19,7 @@ from tutelage.core.errors import InputError
 from tutelage.core.method import Inputs, Task
 from tutelage.core.stats import calibration as measure
 from tutelage.core.stats.intervals import wilson
+from tutelage.evaluation._classes import require_classifier
 from tutelage.evaluation._labels import clusters_of
 from tutelage.evaluation._logs import Derived, log_of, one_run
 from tutelage.evaluation._shared import Measurement
@@ -117,6 +118,7 @@ class Calibration(Task):
                 remedy="name rows in `from`, or a step in `inputs: {measured: ...}`",
             )
         if getattr(model, "kind", "") == "classifier":
+            require_classifier(model, self.name)
             work = Measurement(self, model, dataset, inputs, identity=("text", "label"))
             return work, from_classifier(model, work.rows, work.where), 0
         work = Measurement(self, None, dataset, inputs)

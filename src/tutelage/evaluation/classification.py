@@ -4,6 +4,10 @@ accuracy = share of rows whose most probable class is the label. Beside it: macr
 rows of 2 TP / (2 TP + FP + FN), the mean negative log-likelihood of the label, the Brier score, the expected
 calibration error, and, where the classifier abstains below a threshold, the share of rows it answers and the share
 of right answers among these. Only gold labels measure anything: rows that a machine labelled are refused.
+
+Of a classifier that may give a text several labels, on rows with `labels`: mean F1 of the rows, 2 |P & T| /
+(|P| + |T|) of the labels P with p > 1/2 and T of the row (1 where both are empty), and beside it F1 of all
+decisions together (micro), its mean over the labels (macro), and the share of rows whose whole set is right.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutelage.core.errors import InputError
-from tutelage.core.labels import GOLD
+from tutelage.core.labels import GOLD, label_set
 from tutelage.core.method import Inputs, Task
 from tutelage.core.text.rows import text_rows
 from tutelage.evaluation._classes import accuracy_of, require_classifier
+from tutelage.evaluation._label_sets import label_sets_of
 from tutelage.evaluation._shared import Measurement
 
 if TYPE_CHECKING:
@@ -25,7 +30,7 @@ CARD = {
     "name": "evaluation.classification",
     "paper": {"title": "Common practice", "identifier": ""},
     "summary": "Accuracy of a classifier on rows labelled by people, with F1, calibration and abstention beside.",
-    "reads": ["text", "label", "label_source?"],
+    "reads": ["text", "label?", "labels?", "label_source?"],
     "inputs": {"model": "the classifier that is measured"},
     "needs": ["train"],
     "cost": "one prediction for each row",
@@ -39,11 +44,18 @@ class Classification(Task):
     """Nothing to configure."""
 
     def evaluate(self, model: Any, dataset: "Dataset", inputs: Inputs) -> "Result":
-        """Accuracy in [0, 1], larger is better; the interval covers items, or clusters where rows have one.
+        """Accuracy (of label sets, F1) in [0, 1], larger is better; the interval covers items, or clusters.
 
         Raises InputError for a row without a gold label or with a label that the classifier does not know, and
         ConfigError for a model that gives no classes.
         """
+        if getattr(model, "multi_label", False):
+            dataset.require("labels")
+            work = Measurement(self, model, dataset, inputs, identity=("text", "labels"))
+            for row in work.rows:
+                self._by_people(row, work.where(row))
+            held = np.array([label_set(row, model.labels)[0] > 0 for row in work.rows])
+            return label_sets_of(work, model, held, model.predict_proba([text for _, text in text_rows(dataset)]))
         require_classifier(model, self.name)
         dataset.require("label")
         work = Measurement(self, model, dataset, inputs, identity=("text", "label"))
@@ -52,6 +64,10 @@ class Classification(Task):
         return accuracy_of(work, model, labels, probs)
 
     def _gold(self, row: dict[str, Any], model: Any, where: str) -> int:
+        self._by_people(row, where)
+        return int(model.labels.index(row["label"], f"{where}, field label"))
+
+    def _by_people(self, row: dict[str, Any], where: str) -> None:
         source = row.get("label_source") or GOLD
         if source != GOLD:
             raise InputError(
@@ -61,4 +77,3 @@ class Classification(Task):
                 found=source,
                 remedy="measure on rows that people labelled; evaluation.dsl says what machine labels allow",
             )
-        return int(model.labels.index(row["label"], f"{where}, field label"))

@@ -1,9 +1,10 @@
 """Classifiers: texts in, a probability for every class out.
 
 logits(x) = W f(x) + b with features f (hashed TF-IDF, or the vectors of a frozen encoder or language model), and
-p = softmax(logits / T): T is the calibration's temperature, 1 where nothing was calibrated. Below `threshold` the
-top probability is too low to answer, and the classifier abstains. Saved as `classifier.json` beside its arrays; an
-encoder that can be found again by name (a packaged one) is named, another is saved with it.
+p = softmax(logits / T): T is the calibration's temperature, 1 where nothing was calibrated; where a text may
+have several labels, p = sigmoid(logits), each for itself, and the answer is every label above 1/2. Below
+`threshold` the top probability is too low to answer, and the classifier abstains. Saved as `classifier.json`
+beside its arrays; an encoder that can be found again by name (a packaged one) is named, another is saved with it.
 """
 
 import hashlib
@@ -47,7 +48,8 @@ class OutOfFold(Record):
 
 class Classifier(Model):
     """The base: a subclass gives `logits`. `labels` is the label space, whose order all arrays follow; `facts` are
-    told to people (labels by source, rows); `fitted_on` are hashes of the texts that it was fitted on."""
+    told to people (labels by source, rows); `fitted_on` are hashes of the texts that it was fitted on;
+    `multi_label`: a text may have several labels or none."""
 
     kind = "classifier"
     form = ""
@@ -58,6 +60,7 @@ class Classifier(Model):
         self.calibration: Calibration | None = None
         self.threshold: float | None = None
         self.out_of_fold: OutOfFold | None = None
+        self.multi_label = False
         self.facts: dict[str, Any] = {}
         self.fitted_on: frozenset[str] = frozenset()
 
@@ -66,12 +69,23 @@ class Classifier(Model):
         raise NotImplementedError
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """[texts, classes] float64, calibrated, rows sum to 1, in the order of `labels`."""
+        """[texts, classes] float64, calibrated, in the order of `labels`; rows sum to 1 unless `multi_label`."""
         return self.probabilities(self.logits(as_texts(texts, "classifier")))
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated probabilities of logits."""
+        if self.multi_label:
+            return 0.5 * (1 + np.tanh(0.5 * logits))
         return softmax(logits / (self.calibration.temperature if self.calibration else 1.0))
+
+    def answers(self, probs: np.ndarray) -> tuple[list[Any], np.ndarray]:
+        """(the answer to each row of `probs`, how sure it is [n]): the likeliest class and its probability; of
+        label sets the names above 1/2 in order, and the least sure label's max(p, 1 - p)."""
+        if not self.multi_label:
+            best = probs.argmax(axis=1) if len(probs) else np.zeros(0, dtype=int)
+            return [self.labels.names[k] for k in best], probs[np.arange(len(probs)), best]
+        chosen = [[name for name, p in zip(self.labels.names, row) if p > 0.5] for row in probs]
+        return chosen, np.maximum(probs, 1 - probs).min(axis=1)
 
     def calibrated(self, calibration: Calibration, threshold: float | None) -> Self:
         """The same classifier with another calibration and threshold."""
@@ -104,6 +118,7 @@ class Classifier(Model):
             "out_of_fold": self.out_of_fold.model_dump() if self.out_of_fold else None,
             "facts": self.facts,
             "fitted_on": sorted(self.fitted_on),
+            **({"multi_label": True} if self.multi_label else {}),
         }
 
     def _restore(self, settings: dict[str, Any]) -> Self:
@@ -113,6 +128,7 @@ class Classifier(Model):
         self.out_of_fold = OutOfFold(**given[1]) if given[1] else None
         self.threshold, self.facts = settings["threshold"], settings["facts"]
         self.fitted_on = frozenset(settings["fitted_on"])
+        self.multi_label = settings.get("multi_label", False)
         return self
 
     def _parts(self) -> Any:

@@ -83,7 +83,7 @@ class TunedClassifier(Classifier):
         """The same classes around another `Headed` module; calibration belongs to the weights and is not kept."""
         base = self.base.around(module.body)
         other = TunedClassifier(self.labels, base, getattr(module, HEAD), self.pooling, name=name or self.name)
-        other.facts, other.fitted_on = dict(self.facts), self.fitted_on
+        other.facts, other.fitted_on, other.multi_label = dict(self.facts), self.fitted_on, self.multi_label
         return other
 
     def features(self, batch: TokenBatch) -> Tensor:

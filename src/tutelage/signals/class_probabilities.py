@@ -2,7 +2,9 @@
 
 p = predict_proba(text), classes in the classifier's order; `confidence` = max p; `margin` = the largest p less the
 second largest; `entropy` = -sum p log p / log C, in [0, 1]; `abstained` where the confidence is below the
-classifier's threshold.
+classifier's threshold. Where a text may have several labels, `predicted` is the list of those with p > 1/2,
+`confidence` that of the least sure label, max(p, 1 - p), `margin` = 2 confidence - 1, and `entropy` the mean over
+labels of the entropy of (p, 1 - p) in bits.
 """
 
 from typing import Any
@@ -52,11 +54,16 @@ class ClassProbabilities(Scorer):
                 found=f"kind {getattr(model, 'kind', type(model).__name__)}",
             )
         probs = model.predict_proba(texts(shard))
-        confidence, margin, entropy = uncertainty(probs)
+        if model.multi_label:
+            pairs = np.stack([probs, 1 - probs], axis=2)
+            confidence = pairs.max(axis=2).min(axis=1)
+            margin, entropy = 2 * confidence - 1, uncertainty(pairs.reshape(-1, 2))[2].reshape(probs.shape).mean(1)
+        else:
+            confidence, margin, entropy = uncertainty(probs)
         names = model.labels.names
         unsure = np.zeros(len(probs), dtype=bool) if model.threshold is None else confidence < model.threshold
         return {
-            "predicted": [names[best] for best in probs.argmax(axis=1)],
+            "predicted": model.answers(probs)[0],
             "predicted_probs": pa.array(list(probs), pa.list_(pa.float64())),
             "classes": pa.array([list(names)] * len(probs), pa.list_(pa.string())),
             "confidence": confidence,
