@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from toy.labelled import labelled
 from tutelage.core.errors import InputError
 from tutelage.core.store import Store
 from tutelage.models.toy import tiny_causal_lm
@@ -190,6 +191,25 @@ def test_rows_cut_and_dropped_in_training_are_counted_for_each_arm(tmp_path, mon
         assert f"<td>{left_out} ({100 * left_out / (trained + left_out):.1f}%)</td>" in page
 
 
+def test_labels_that_are_doubted_are_told_with_what_they_were_judged_to_be(tmp_path):
+    rows = list(labelled(20, noise=0.2).rows())
+    rows[4]["label"] = "tools"
+    unlabelled = {"id": "open", "text": "cat and dog", "label": None}
+    written = "".join(json.dumps(row) + "\n" for row in [*rows, unlabelled])
+    (tmp_path / "rows.jsonl").write_text(written, encoding="utf-8")
+    recipe = Recipe(
+        name="doubts",
+        sources={"rows": {"path": "rows.jsonl"}},
+        steps=[{"name": "checked", "use": "signals.label_errors", "from": "rows", "least_confidence": 0.5}],
+    )
+    run(recipe.placed(tmp_path), tmp_path)
+    titles, examples = zip(*build_view(tmp_path).examples)
+    assert titles == ("Labels to look at again (1 of 40 labelled rows)",)
+    (told,) = examples[0]
+    assert told.title == rows[4]["id"] and told.body == rows[4]["text"]
+    assert told.reason.startswith("label tools; judged animals (0.") and told.reason.endswith("in 1 of 1 checks")
+
+
 def test_an_unknown_run_is_named(workspace, tmp_path):
     with pytest.raises(InputError, match="there is no run 'nonsense'"):
         build_view(workspace, "nonsense")
@@ -198,6 +218,7 @@ def test_an_unknown_run_is_named(workspace, tmp_path):
 
 
 MUTATIONS = [
+    ("src/tutelage/report/examples.py", 'if row["label_suspect"] is None:', "if False:"),
     ("src/tutelage/report/tables.py", "    found += training_rows(run)\n", ""),
     ("src/tutelage/report/tables.py", "part(dropped, trained + dropped)", "part(dropped, trained)"),
     ("src/tutelage/report/plots.py", "if len(rounds) > 1:", "if True:"),

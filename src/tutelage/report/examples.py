@@ -7,6 +7,7 @@ from tutelage.report.render import Example
 from tutelage.runs import payload
 
 EXAMPLES = 5
+DOUBT = ("label_suspect", "label_error_confidence", "suggested_label")
 
 
 def selected(run: dict[str, Any], store: Store) -> list[tuple[str, list[Example]]]:
@@ -54,6 +55,36 @@ def dropped(run: dict[str, Any], store: Store) -> list[tuple[str, list[Example]]
         items += _dropped_examples(run, store, step, _list(rows_by_step.get(step["step"], {}).get("from")))
         found.append((f"What {step['step']} removed", items))
     return found
+
+
+def suspects(run: dict[str, Any], store: Store) -> list[tuple[str, list[Example]]]:
+    """Labels that signals.label_errors doubts, those doubted most often first, then the surest."""
+    doubted: dict[str, list[dict[str, Any]]] = {}
+    checks: dict[str, int] = {}
+    for key in {step["key"]: None for step in run["steps"] if step["method"] == "signals.label_errors"}:
+        artifact = store.get(key)
+        if artifact is None:
+            continue
+        for row in payload.load_dataset(artifact.path).rows(["id", "text", "label", *DOUBT]):
+            if row["label_suspect"] is None:
+                continue
+            checks[row["id"]] = checks.get(row["id"], 0) + 1
+            if row["label_suspect"]:
+                doubted.setdefault(row["id"], []).append(row)
+    if not checks:
+        return []
+    ordered = sorted(doubted, key=lambda i: (-len(doubted[i]) / checks[i], -_surest(doubted[i])[DOUBT[1]], i))
+    found = []
+    for identifier in ordered[: 2 * EXAMPLES]:
+        row = _surest(doubted[identifier])
+        said = f"label {row['label']}; judged {row['suggested_label']} ({row[DOUBT[1]]:.2f})"
+        times = f"in {len(doubted[identifier])} of {checks[identifier]} checks"
+        found.append(Example(identifier, row["text"], f"{said}, {times}"))
+    return [(f"Labels to look at again ({len(doubted)} of {len(checks)} labelled rows)", found)]
+
+
+def _surest(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return max(rows, key=lambda row: row[DOUBT[1]])
 
 
 def _dropped_examples(
