@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tutelage import __version__
-from tutelage.cli._output import fail, note
+from tutelage.cli._output import fail, note, plain
 from tutelage.cli.audit import audit_command
 from tutelage.cli.chat import chat_command
 from tutelage.cli.compare import compare_command
@@ -82,19 +82,29 @@ def _main(
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code (see `core.errors`)."""
     given = sys.argv[1:] if arguments is None else arguments
-    # Notes of libraries to their developers; `--verbose` shows them.
-    if "--verbose" not in given:
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # Notes of libraries to their developers, and the places in the source; `--verbose` shows them.
+        if "--verbose" not in given:
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            warnings.showwarning = _told
+            logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        sys.exit(_exit_code(given))
+
+
+def _told(message: Warning | str, *_: object) -> None:
+    note(f"  warning: {plain(str(message))}")
+
+
+def _exit_code(given: list[str]) -> int:
     try:
         code = app(given, standalone_mode=False, prog_name="tutelage")
     except ClickException as error:
         error.show()
-        sys.exit(EXIT_INVALID)
+        return EXIT_INVALID
     except typer.Abort:
         # Ctrl-C outside a run; within one it is an `Interrupted` that says how to go on.
         note("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
     except (Exception, KeyboardInterrupt) as error:
-        sys.exit(fail(error, as_json="--json" in given, verbose="--verbose" in given))
-    sys.exit(code if isinstance(code, int) else 0)
+        return fail(error, as_json="--json" in given, verbose="--verbose" in given)
+    return code if isinstance(code, int) else 0
