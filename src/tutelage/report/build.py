@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from tutelage.core.store import Store
-from tutelage.report.examples import dropped, samples, selected
+from tutelage.report.examples import dropped, samples, selected, suspects
 from tutelage.report.forecasts import forecast_notes, forecast_plots, forecast_tables
 from tutelage.report.plots import plots
 from tutelage.report.render import TONE, Verdict, View
@@ -40,7 +40,7 @@ def build_view(workspace: Path, run_id: str = "latest") -> View:
         forecasts=forecast_notes(run),
         forecast_plots=forecast_plots(run),
         forecast_tables=forecast_tables(run),
-        examples=[*selected(run, store), *dropped(run, store)],
+        examples=[*selected(run, store), *dropped(run, store), *suspects(run, store)],
         samples=samples(run, store),
         recipe=yaml.safe_dump(run["recipe"], sort_keys=False, allow_unicode=True),
         environment=environment(run),
