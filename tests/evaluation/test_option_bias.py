@@ -17,7 +17,8 @@ MUTATIONS = [
     ("src/tutelage/evaluation/option_bias.py", "profile[0] - 1 / len(profile)", "profile[0]"),
     ("src/tutelage/evaluation/option_bias.py", "float(not at_top.all(axis=0).any())", "float(at_top.all())"),
     ("src/tutelage/evaluation/option_bias.py", '"accuracy_worst": min(each)', '"accuracy_worst": max(each)'),
-    ("src/tutelage/evaluation/option_bias.py", "/ np.log2(len(adjusted))", ""),
+    ("src/tutelage/evaluation/option_bias.py", "/ np.log2(len(p))", ""),
+    ("src/tutelage/evaluation/option_bias.py", 'extra["entropy_log"] > NO', 'extra["entropy"] > NO'),
     ("src/tutelage/evaluation/option_bias.py", "np.log2(reference[held] / ", "np.log(reference[held] / "),
     ("src/tutelage/evaluation/option_bias.py", "logs = np.log(np.maximum(options, TINY))", "logs = options"),
     (
@@ -103,6 +104,15 @@ def test_additive_logits_are_undone_by_all_orders_and_by_logs_in_cyclic_ones():
     assert cyclic["accuracy_given"] < 0.8 and cyclic["accuracy_worst"] < cyclic["accuracy_given"]
     # What the mean of probabilities over four orders cannot promise.
     assert 0.8 < cyclic["accuracy_adjusted"] < 1.0
+
+
+def test_a_strong_pull_hides_a_signal_from_the_mean_but_not_from_the_logs():
+    data = [{**row, "answer": 0} for row in rows(8)]
+    model = Biased({row["choices"][0]: 1.5 for row in data}, (9.0, 0, 0, 0))
+    found = audit(model, data)
+    assert found.extra["entropy"] > 0.98 > found.extra["entropy_log"] and "no_signal" not in found.extra
+    p = math.exp(1.5) / (math.exp(1.5) + 3), 1 / (math.exp(1.5) + 3)
+    assert found.extra["entropy_log"] == pytest.approx(-(p[0] * math.log2(p[0]) + 3 * p[1] * math.log2(p[1])) / 2)
 
 
 def test_the_bias_has_the_interval_of_its_clusters():

@@ -1,15 +1,16 @@
 """Option bias: how far answers to multiple-choice questions depend on the order of the options.
 
-The model is asked for the letter of an option, p_s(j) = P(letter at position j | order s), renormalised over the C
-letters; the mass before that is kept. Over the orders s (the C cyclic shifts, or all C!):
+The model is asked for the letter of an option, p_s(j) = P(letter at position j | order s), renormalised over
+the C letters; the mass before that is kept. Over the orders s (the C cyclic shifts, or all C!):
 
     first-option bias = mean_s p_s(1) - 1/C           adjusted p(o) = mean_s p_s(position of o in s)
 
 An item is `changed` when no option is at the top in every order. With logits u_option + b_position the largest
 adjusted p is that of the largest u when all orders are asked; with the C cyclic shifts only the mean of log p,
-reported beside it, promises that. Entropy of the adjusted p is divided by log2 C: near 1 there is no signal left
-once the order is taken out. Departure from the paper: C! orders beyond `max_orders` are drawn with their cyclic
-shifts, so that positions stay balanced.
+reported beside it, promises that. Entropies of both are divided by log2 C: that of the logs near 1 says that no
+signal is left once the order is taken out (a strong pull hides what there is from the mean of probabilities).
+Departure from the paper: C! orders beyond `max_orders` are drawn with their cyclic shifts, so that positions
+stay balanced.
 """
 
 import warnings
@@ -64,19 +65,25 @@ def bits_from(reference: np.ndarray, adjusted: np.ndarray) -> float:
     return float((reference[held] * np.log2(reference[held] / np.maximum(adjusted[held], TINY))).sum())
 
 
+def _entropy(p: np.ndarray) -> float:
+    """Entropy of [C] probabilities, in units of that of C equal ones."""
+    held = p[p > 0]
+    return float(-(held * np.log2(held)).sum() / np.log2(len(p)))
+
+
 def measures(options: np.ndarray, gold: int | None) -> dict[str, float]:
     """What one item gives: `options` [orders, C] are the options' probabilities in every order, the first of them
     the order given; accuracies only where the right option is known."""
     adjusted = options.mean(axis=0)
-    held = adjusted[adjusted > 0]
+    logs = np.log(np.maximum(options, TINY)).mean(axis=0)
     at_top = options == options.max(axis=1, keepdims=True)
     found = {
         "changed": float(not at_top.all(axis=0).any()),
-        "entropy": float(-(held * np.log2(held)).sum() / np.log2(len(adjusted))),
+        "entropy": _entropy(adjusted),
+        "entropy_log": _entropy(np.exp(logs - np.logaddexp.reduce(logs))),
     }
     if gold is not None:
         each = [best_choice(one, {gold}, "split").score for one in options.tolist()]
-        logs = np.log(np.maximum(options, TINY)).mean(axis=0)
         found |= {
             "accuracy_given": each[0],
             "accuracy_worst": min(each),
@@ -107,7 +114,7 @@ class OptionBias(Task):
         return value
 
     def evaluate(self, model: Any, dataset: "Dataset", inputs: Inputs) -> "Result":
-        """`extra`: first_bias with `_lo` and `_hi`, position[j] (mean probability), mass, entropy, and where
+        """`extra`: first_bias with `_lo` and `_hi`, position[j] (mean probability), mass, entropies; where
         answers are known accuracy_given, _adjusted, _adjusted_log, _worst (right in every order).
 
         Raises InputError for equal options, letters that are not one token each, or more options than symbols.
@@ -134,10 +141,10 @@ class OptionBias(Task):
                 choice_ll=np.log(np.maximum(adjusted, TINY)).tolist(),
             )
         extra = _summary(facts, clusters_of(work.rows), profiles)
-        if extra["entropy"] > NO_SIGNAL:
+        if extra["entropy_log"] > NO_SIGNAL:
             extra["no_signal"] = 1.0
             warnings.warn(
-                f"{self.name}: with order averaged out answers are uniform (entropy {extra['entropy']:.3f} of 1): "
+                f"{self.name}: without order the answers are uniform (entropy {extra['entropy_log']:.3f} of 1): "
                 "there is no signal in them",
                 stacklevel=2,
             )
