@@ -28,7 +28,7 @@ MUTATIONS = [
     ("src/tutelage/adapters/classification_head.py", "b[np.isfinite(b)].min() - 3.0", "b"),
     ("src/tutelage/models/tuned_classifier.py", "* vectors.shape[1] ** 0.5", "* 1.0"),
     ("src/tutelage/models/tuned_classifier.py", "found[chosen] = compute", "found[sorted(chosen)] = compute"),
-    ("src/tutelage/training/_copy.py", '".modules_to_save.", f"{HEAD}.")', '".modules_to_save.")'),
+    ("src/tutelage/training/_copy.py", '(*adapter_marks(adapter), f"{HEAD}.")', "adapter_marks(adapter)"),
 ]  # fmt: skip
 STEMS = {"bird": "jay owl wren finch", "fruit": "apple pear plum grape", "metal": "iron zinc tin lead"}
 ROWS = [
