@@ -13,10 +13,12 @@ import logging
 import os
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 from tutelage.models.causal import CausalLM
 
+RESULTS = Path(__file__).resolve().parent / "results" / "evaluation.json"
 WORDS = "river garden winter teacher window bread engine music paper forest letter market".split()
 
 
@@ -78,8 +80,40 @@ def run(model: CausalLM, items: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def tasks() -> dict[str, Any]:
+    """Whole task files on real items and SmolLM2, where both are there."""
+    import tempfile
+
+    from benchmarks.choosing.material import SHARED
+    from benchmarks.proof.harness import measured
+    from tutelage.core.errors import ModelError
+    from tutelage.models.fetch import packaged
+
+    try:
+        packaged("smollm2")
+    except ModelError:
+        return {"skipped": "the model is not there: tutelage fetch smollm2"}
+    if not SHARED.is_dir():
+        return {"skipped": f"the data sets are not there: {SHARED.name}"}
+    rows = []
+    for dtype in ("float32", "bfloat16"):
+        with tempfile.TemporaryDirectory() as folder:
+            rows += measured(Path(folder), dtype)
+    return {"tasks": rows}
+
+
 def bench() -> dict[str, Any]:
-    """For `python -m benchmarks`: a small untrained model in float32, so that nothing must be fetched."""
+    """For `python -m benchmarks`: a small untrained model in float32, so that nothing must be fetched; then whole
+    tasks on a real one. `SECTIONS=tasks` leaves what is measured of the small model as it was."""
+    before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    if os.environ.get("SECTIONS") == "tasks":
+        kept = ("benchmark", "seconds", "model", "dtype", "items", "options", "ratio", "largest_difference")
+        return {**{name: before[name] for name in kept if name in before}, "task_files": tasks()}
+    return {**small(), "task_files": tasks()}
+
+
+def small() -> dict[str, Any]:
+    """An untrained model of six layers in float32."""
     from tutelage.models.toy import tiny_causal_lm
 
     logging.disable(logging.WARNING)

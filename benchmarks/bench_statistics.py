@@ -1,8 +1,8 @@
 """Do the tests and intervals keep what they promise? Simulated draws, and real reruns of a small model.
 
 Promised of comparing a method with itself, two-sided 5 % level: false "better" 2.1 to 2.9 %, the 95 % interval
-covers in 94.2 to 95.8 %, and what is stated as the smallest detectable effect is found in 77 to 83 % of draws. Every
-row says which of these it keeps; `misses` lists the rows that do not, and they are part of the result.
+covers in 94.2 to 95.8 %, and what is stated as the smallest detectable effect is found in 77 to 83 % of draws.
+Every row says which of these it keeps; `misses` lists the rows that do not, and they are part of the result.
 
     SECTIONS=real python -m benchmarks statistics     # one section, the others stay as they were
 
@@ -17,7 +17,6 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 WORK = Path(os.environ.get("TUTELAGE_BENCH_WORK", HERE / ".work")) / "statistics"
-RESULTS = HERE / "results" / "statistics.json"
 
 
 def comparisons() -> Iterator[dict[str, Any]]:
@@ -68,17 +67,19 @@ SECTIONS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
 def bench() -> dict[str, Any]:
     from benchmarks.proof import draws
 
-    before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     asked = [name for name in os.environ.get("SECTIONS", ",".join(SECTIONS)).split(",") if name]
     found: dict[str, Any] = {
         "draws": draws.DRAWS,
         "promised": {"false_better": draws.BETTER, "coverage": draws.COVERAGE, "power": draws.POWER},
     }
     for name, make in SECTIONS.items():
+        # A section is kept when it is done: another process may be at the next one.
+        file = WORK / f"{name}.json"
         if name in asked:
-            found[name] = [judged(row) for row in make()]
-        elif name in before:
-            found[name] = before[name]
+            WORK.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps([judged(row) for row in make()]), encoding="utf-8")
+        if file.exists():
+            found[name] = json.loads(file.read_text(encoding="utf-8"))
     return {**found, "summary": {name: summary(found[name]) for name in SECTIONS if name in found}}
 
 

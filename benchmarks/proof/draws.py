@@ -18,25 +18,29 @@ BETTER, COVERAGE, POWER = (0.021, 0.029), (0.942, 0.958), (0.77, 0.83)
 
 
 def rates(
-    mean: np.ndarray, seeds: np.ndarray, items: np.ndarray, df_seeds: float, df_items: float
+    mean: np.ndarray, seeds: np.ndarray, items: np.ndarray, df_seeds: float, df_items: float | np.ndarray
 ) -> dict[str, Any]:
-    """The promised rates of [draws] mean differences with their variance parts over seeds and over items."""
+    """The promised rates of [draws] mean differences with their variance parts over seeds and over items.
+
+    `df_items` may differ from draw to draw: it is then taken to the nearest whole number.
+    """
     total = seeds + items
     live = total > 0
     error = np.sqrt(np.where(live, total, 1.0))
     share = np.where(live, seeds, 0.0) / error**2
-    grid = np.linspace(0, 1, 101)
-
-    def critical(level: float) -> np.ndarray:
-        return np.interp(share, grid, twoway.critical_value(grid, df_seeds, df_items, level))
-
-    coarse = np.linspace(0, 1, 26)
-    stated = [twoway.detectable_effect(Components(w, 1 - w, 0.0, df_seeds, df_items)) for w in coarse]
-    effect = float((np.interp(share, coarse, stated) * error).mean())
+    at_5, at_10, stated = np.empty(len(mean)), np.empty(len(mean)), np.empty(len(mean))
+    whole = np.full(len(mean), df_items) if np.ndim(df_items) == 0 else np.round(df_items)
+    grid, coarse = np.linspace(0, 1, 101), np.linspace(0, 1, 26)
+    for df in np.unique(whole):
+        here = whole == df
+        for level, into in ((0.05, at_5), (0.10, at_10)):
+            into[here] = np.interp(share[here], grid, twoway.critical_value(grid, df_seeds, df, level))
+        found = [twoway.detectable_effect(Components(w, 1 - w, 0.0, df_seeds, df)) for w in coarse]
+        stated[here] = np.interp(share[here], coarse, found)
+    effect = float((stated * error).mean())
     # No variance at all gives no interval and no verdict: it can claim nothing.
     t, planted = np.where(live, mean / error, 0.0), np.where(live, (mean + effect) / error, 0.0)
-    at_5, at_10 = critical(0.05), critical(0.10)
-    found = {
+    rate = {
         "false_better": (t > at_5).mean(),
         "false_worse": (t < -at_5).mean(),
         "coverage": (np.abs(t) <= at_5).mean(),
@@ -44,12 +48,7 @@ def rates(
         "false_no_harm": (t > at_10).mean(),
         "effect": effect,
     }
-    return {name: round(float(value), 5) for name, value in found.items()}
-
-
-def spread_of(rate: float, draws: int = DRAWS) -> float:
-    """Binomial standard error of a rate."""
-    return float(np.sqrt(rate * (1 - rate) / draws))
+    return {name: round(float(value), 5) for name, value in rate.items()}
 
 
 def kept(row: dict[str, Any]) -> dict[str, bool]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.proof.draws import rates
 from tutelage.core.items import ItemMatrix
 from tutelage.core.stats import paired, twoway
 from tutelage.core.stats.clusters import cluster_design
@@ -66,28 +67,17 @@ class Bed:
 
 def compared(
     bed: Bed, other: str, seeds: int, pooled: bool, draws: int, pool: np.ndarray, seed: int
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Rates over `draws` comparisons of runs out of `pool`; `pooled` moderates the variance by 20 further runs."""
     rng, truth = np.random.default_rng([31, seeds, pooled, seed]), bed.truth(other)
-    rows, efforts = [], []
-    for number in range(draws):
+    means, parts = [], []
+    for _ in range(draws):
         d, design, rest = bed.drawn(rng, other, seeds, pool)
         prior: SeedPrior | None = seed_prior(bed.run_means("full", rest[:RERUNS])) if pooled else None
-        parts = components(d, design, prior)
-        half, half_90 = twoway.half_width(parts), twoway.half_width(parts, 0.90)
-        rows.append((d.mean() - truth, half, half_90))
-        if number % 10 == 0:
-            efforts.append(twoway.detectable_effect(parts))
-    mean, half, half_90 = np.array(rows).T
-    effect = float(np.mean(efforts))
-    return {
-        "false_better": float((mean > half).mean()),
-        "false_worse": float((mean < -half).mean()),
-        "coverage": float((np.abs(mean) <= half).mean()),
-        "power": float((mean + effect > half).mean()),
-        "false_no_harm": float((mean > half_90).mean()),
-        "effect": effect,
-    }
+        means.append(d.mean() - truth)
+        parts.append(components(d, design, prior))
+    v_s, items, df_items = np.array([(part.seeds, part.items, part.df_items) for part in parts]).T
+    return rates(np.array(means), v_s, items, parts[0].df_seeds, df_items)
 
 
 def rows(found: dict[str, Any], draws: int = DRAWS) -> list[dict[str, Any]]:

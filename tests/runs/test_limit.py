@@ -22,3 +22,15 @@ def test_tokens_of_a_small_budget(bed, rows, written, found):
         ]
     )
     assert limited(recipe, rows).steps[0].fields["budget"] == {"tokens": found}
+
+
+def test_a_budget_that_a_loop_fills_is_left_to_the_loop(bed):
+    step = {
+        "name": "grown",
+        "use": "training.toy_fit",
+        "foreach": {"over": [100, 200], "as": "n"},
+        "model": "base",
+        "from": "pool",
+        "budget": {"tokens": "$n"},
+    }
+    assert limited(bed.recipe(steps=[step]), 3).steps[0].fields["budget"] == {"tokens": "$n"}

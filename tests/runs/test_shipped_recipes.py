@@ -8,6 +8,7 @@ import pytest
 
 from tutelage.models.toy import tiny_causal_lm
 from tutelage.runs import load_recipe, run
+from tutelage.runs.paths import of_a_run
 
 REAL_MODELS = True  # no stand-ins: these are the recipes as users run them
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
@@ -70,6 +71,17 @@ FEWER = {
         "test_rows.budget.rows=30",
         "parted.parts={pool: 0.1, test: 0.9}",
     ],
+    "trust-report": [
+        "instructions_before.max_new_tokens=2",
+        "instructions_after.max_new_tokens=2",
+        "exam_seen.max_new_tokens=4",
+        "consistency.max_new_tokens=2",
+        "extraction.suffix_tokens=4",
+        "canaries.candidates=15",
+        "grown.foreach.over=[60,120,240,480,600]",
+        "curve.foreach.over=[60,120,240,480,600]",
+        "twice_the_data.at=1200",
+    ],
     "qurating": ["sample.budget.rows=8", "judged.pairs_per_row=1", "judged.confidence=0"],
 }
 # Words of each class, some of which the recipes' own lists look for.
@@ -80,6 +92,23 @@ CLASSES = {
     "sports": "match cup league players team coach goal race".split(),
     "tech": "computer mobile broadband internet software users virus chip".split(),
 }
+# What the trust report is about: a run of the main job, as small as it can be.
+MAIN_JOB = """
+name: specialise
+sources: {topics: {use: data.read.python_topics, limit: 6}}
+models: {base: {load: toy}}
+steps:
+  - {name: chunks, use: data.recipes.text_chunks, from: topics, characters: 400}
+  - {name: chosen, use: data.select.random, from: chunks, budget: {rows: 12}}
+  - {name: planted, use: data.augment.canaries, from: chosen}
+  - {name: adapted, use: adapters.lora, model: base}
+  - {name: trained, use: training.fit, model: adapted, from: planted, budget: {rows: 9}, keep_checkpoints: [0.5]}
+  - {name: target_items, use: data.recipes.continuation, from: chunks, prompt_words: 8, completion_words: 20}
+  - {name: curve_items, use: data.select.random, from: target_items, budget: {rows: 6}, allow_short: true, seed: 3}
+  - {name: held_out, use: evaluation.bits_per_byte, from: curve_items, model: trained}
+arms: {random: {}, similarity: {chosen: {budget: {rows: 14}}}}
+compare: {baseline: random, at: none, seeds: [0]}
+"""
 TEXT = [
     "def add(a, b):\n    return a + b\n",
     "The statement is executed when the condition is true.",
@@ -126,10 +155,14 @@ def test_recipe_runs_small(file, model, tmp_path):
     models |= {"encoder": model}
     compare = load_recipe(file).compare
     by_tokens = compare is not None and compare.at in ("equal_tokens", "none")
-    changes = [f"models.{name}.load={models[name]}" for name in load_recipe(file).models]
+    loads = {name: spec.load for name, spec in load_recipe(file).models.items()}
+    changes = [f"models.{name}.load={models[name]}" for name, load in loads.items() if not of_a_run(load)]
+    if file.stem == "trust-report":
+        (tmp_path / "main.yaml").write_text(MAIN_JOB, encoding="utf-8")
+        run(load_recipe(tmp_path / "main.yaml", [f"models.base.load={model}"]), tmp_path)
     if compare is not None:
         changes += ["compare.tune.budget.tokens=600"] if compare.tune is not None else []
-        changes += FEWER.get(file.stem, [])
+    changes += FEWER.get(file.stem, [])
     limit = LIMIT.get(file.stem, 30)
     result = run(load_recipe(file, changes, limit=limit), tmp_path, limit=limit)
     assert result.status in ("passed", "gate failed")

@@ -57,6 +57,9 @@ def _small(value: Any, rows: int) -> Any:
 
 
 def _small_budget(given: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    if any(isinstance(value, str) and value.startswith("$") for value in given.values()):
+        # A loop's value: other steps may run over the same values, so they stay.
+        return dict(given)
     budget = Budget(**given)
     small: dict[str, Any] = {}
     if budget.rows is not None:
