@@ -20,6 +20,8 @@ MUTATIONS = [
     ("src/tutelage/core/stats/calibration.py", "np.cumsum(down) - down / 2", "np.cumsum(down)"),
     ("src/tutelage/core/stats/calibration.py", "return np.cumsum(mean[block])", "return np.cumsum(wrong)"),
     ("src/tutelage/core/stats/calibration.py", "generator.random(len(place)) < confidence", "confidence > 0.5"),
+    ("src/tutelage/core/stats/calibration.py", ", weights=count", ""),
+    ("src/tutelage/evaluation/calibration.py", "binned_gap(bent,", "binned_gap(stated.confidence,"),
     ("src/tutelage/evaluation/calibration.py", "- 2 * stated.given + 1", "- 2 * stated.given"),
     ("src/tutelage/evaluation/calibration.py", "stated.confidence - stated.right", "stated.right"),
     ("src/tutelage/evaluation/calibration.py", "(perfect >= ece).sum()", "(perfect <= ece).sum()"),
@@ -29,7 +31,7 @@ MUTATIONS = [
     ("src/tutelage/evaluation/_stated.py", "/ top.sum(axis=1)", ""),
     ("src/tutelage/evaluation/_stated.py", "abs(sum(found) - 1) > SLACK", "False"),
     ("src/tutelage/evaluation/_stated.py", "np.abs(stated - row", "np.abs(stated + row"),
-]
+]  # fmt: skip
 
 
 def softmax(z):
@@ -146,6 +148,27 @@ def test_temperature_is_recovered_on_other_items_and_changes_no_answer():
     assert found.extra["accuracy_answered"] == pytest.approx(found.extra["accuracy_at_coverage"], abs=0.02)
     with pytest.raises(InputError, match=r"measured on were to fit[\s\S]*1500 of 1500"):
         measured(rows, {"dev": rows})
+
+
+def test_isotonic_regression_is_scikit_learns_and_repairs_what_a_temperature_cannot():
+    from sklearn.isotonic import IsotonicRegression
+
+    rng = np.random.default_rng(0)
+    c, at = np.round(rng.uniform(0.3, 1, 400), 2), rng.uniform(0.2, 1, 50)
+    y = (rng.random(400) < c**3).astype(float)
+    wanted = IsotonicRegression(out_of_bounds="clip").fit(c, y).predict(at)
+    assert measure.isotonic(c, y, at) == pytest.approx(wanted, abs=1e-9)
+
+    def odd(n, seed):
+        # Always half right, whatever is said.
+        rng = np.random.default_rng(seed)
+        return Dataset.from_rows(
+            {"id": f"{seed}-{i}", "confidence": float(p), "correct": bool(rng.random() < 0.5)}
+            for i, p in enumerate(rng.uniform(0.05, 0.95, n))
+        )
+
+    found = measured(odd(1000, 2), {"dev": odd(3000, 1)}).extra
+    assert found["ece_isotonic"] < 0.05 < found["ece"]
 
 
 def test_risk_by_coverage_by_hand():

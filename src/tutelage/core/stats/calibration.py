@@ -103,3 +103,14 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     found = minimize_scalar(loss, bounds=(np.log(0.01), np.log(100.0)), method="bounded")
     return float(np.exp(found.x))
+
+
+def isotonic(confidence: np.ndarray, right: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """[m] the never-falling function of `confidence` [n] with the least squares to `right` [n], at other
+    confidences [m]: straight between the ones it was fitted on, flat beyond."""
+    from scipy.optimize import isotonic_regression
+
+    places, back = np.unique(confidence, return_inverse=True)
+    count = np.bincount(back)
+    fitted = isotonic_regression(np.bincount(back, right) / count, weights=count).x
+    return np.asarray(np.interp(at, places, fitted))
