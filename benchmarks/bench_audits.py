@@ -276,9 +276,11 @@ def option_bias(chunks: list[str], draws: int = 40, items: int = 50) -> dict[str
                 "true_bias": round(truth, 4),
                 "bias": round(float(np.mean([one["first_bias"] for one in extras])), 4),
                 "covered": float(
-                    np.mean([one["first_bias_lo"] <= truth <= one["first_bias_hi"] for one in extras])
+                    np.mean(
+                        [one["first_bias_lo"] - 1e-9 <= truth <= one["first_bias_hi"] + 1e-9 for one in extras]
+                    )
                 ),
-                "found": float(np.mean([one["first_bias_lo"] > 0 for one in extras])),
+                "found": float(np.mean([one["first_bias_lo"] > 1e-9 for one in extras])),
                 **{
                     name: round(float(np.mean([one[f"accuracy_{name}"] for one in extras])), 4)
                     for name in ("given", "adjusted", "adjusted_log", "worst")
