@@ -268,7 +268,7 @@ def option_bias(chunks: list[str], draws: int = 40, items: int = 50) -> dict[str
         # The probability of the first position, over many more items than any audit has.
         values = rng.normal(0, 1, (200_000, 4))
         shifted = values + np.array([pull, 0, 0, 0])
-        truth = float((np.exp(shifted[:, 0]) / np.exp(shifted).sum(1)).mean()) - 0.25
+        truth = float((np.exp(shifted[:, 0]) / np.exp(shifted).sum(1)).mean()) - 0.25 if pull else 0.0
         extras = [one.extra for one in measured]
         found.append(
             {
