@@ -41,7 +41,7 @@ WORDING = {
     "evaluation.option_bias": Wording(
         "Do answers change with the order of the options?",
         "share of questions; entropy near 1 means no signal once order is averaged out",
-        ("first_bias", "entropy", "mass", "accuracy_given", "accuracy_adjusted", "accuracy_worst"),
+        ("first_bias", "entropy", "entropy_log", "mass", "accuracy_given", "accuracy_adjusted", "accuracy_worst"),
     ),
     "evaluation.loyalty": Wording("Does it answer as the model before?", "", ("flips", "probability", "right_")),
     "evaluation.exposure": Wording(
