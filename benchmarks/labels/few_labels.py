@@ -40,7 +40,8 @@ SETS = {
     "legalbench_fewshot": ("train.jsonl", None),
 }
 PER_CLASS = (4, 8, 16)
-DRAWS, TUNED_DRAWS = 10, 3
+# Of many classes every draw has many labels, and costs as many times more.
+DRAWS, DRAWS_OF_MANY, MANY, TUNED_DRAWS = 10, 5, 20, 3
 TEST_ROWS, UNLABELLED = 200, 300
 # Several baselines of several classes: `transductive` is told the whole test sample at once.
 PAIRS = (
@@ -88,7 +89,12 @@ def few_labels() -> dict[str, Any]:
         warnings.simplefilter("ignore")
         for name in SETS:
             found[name] = one_set(name, encoder, language_model)
-    return {"draws": DRAWS, "test_rows": TEST_ROWS, "sets": found, **statements(found)}
+    return {
+        "draws": [DRAWS, DRAWS_OF_MANY, TUNED_DRAWS],
+        "test_rows": TEST_ROWS,
+        "sets": found,
+        **statements(found),
+    }
 
 
 def one_set(name: str, encoder: Any, language_model: Any) -> dict[str, Any]:
@@ -99,7 +105,7 @@ def one_set(name: str, encoder: Any, language_model: Any) -> dict[str, Any]:
     for k in PER_CLASS:
         scores: dict[str, list[float]] = {}
         spent: dict[str, list[float]] = {}
-        for draw in range(DRAWS):
+        for draw in range(DRAWS if len(classes) <= MANY else DRAWS_OF_MANY):
             rows = drawn(pool, test, k, draw)
             for method, fit in fits(len(classes), k, draw).items():
                 began = time.perf_counter()

@@ -48,7 +48,7 @@ def fit_head(vectors: Any, probs: np.ndarray, weights: np.ndarray, C: float) -> 
             found=f"{len(np.unique(rows))} rows",
         )
     short, back = row_space(vectors)
-    model = LogisticRegression(C=C, max_iter=1000, tol=1e-6)
+    model = LogisticRegression(C=C, max_iter=1000, tol=1e-5)
     model.fit(short[rows], classes, sample_weight=parts[rows, classes])
     found = np.zeros((probs.shape[1], vectors.shape[1]))
     bias = np.full(probs.shape[1], -np.inf)
