@@ -86,7 +86,7 @@ def run(arguments: list[str] | None = None) -> None:
         # Notes of libraries to their developers, and the places in the source; `--verbose` shows them.
         if "--verbose" not in given:
             warnings.filterwarnings("ignore", category=FutureWarning)
-            warnings.showwarning = _told
+            warnings.showwarning = _told  # type: ignore[assignment]
             logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         sys.exit(_exit_code(given))
 
