@@ -21,6 +21,7 @@ MUTATIONS = [
         "np.sum(np.square(errors))) / len(errors)",
         "np.sum(np.square(errors)))",
     ),
+    ("src/tutelage/core/stats/intervals.py", "elif alike and", "elif False and"),
     ("src/tutelage/core/stats/clusters.py", "/ (1.0 - design.share)", "/ (1.0 + design.share)"),
     ("src/tutelage/core/stats/clusters.py", "every = s * s * t0 * t0 - 4", "every = s * s * t0 * t0 - 2"),
 ]
@@ -115,6 +116,16 @@ def test_seeds_widen_the_interval_and_are_covered():
     assert (
         found.interval.hi - found.interval.lo > 2 * stats.t.isf(0.025, 3) * np.std([0, 1, 2, 3], ddof=1) / 2 * 0.8
     )
+
+
+def test_all_right_or_all_wrong_is_no_certainty():
+    clusters = [f"d{i // 3}" for i in range(30)]
+    for score in (0.0, 1.0):
+        found = summarise(log([score] * 30, cluster=clusters)).interval
+        expected = wilson(int(score) * 10, 10)
+        assert (found.lo, found.hi, found.covers) == (expected.lo, expected.hi, "clusters")
+    seeded = [{"item_key": str(i), "train_seed": s, "score": 0.0} for s in range(3) for i in range(12)]
+    assert summarise(ItemLog.from_rows(seeded)).interval.hi == wilson(0, 12).hi
 
 
 def test_corpus_metric_is_bootstrapped_over_clusters():

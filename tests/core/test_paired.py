@@ -19,6 +19,7 @@ MUTATIONS = [
     ("src/tutelage/core/stats/twoway.py", "(seeds * (seeds - 1))", "(seeds * seeds)"),
     ("src/tutelage/core/stats/twoway.py", "1 / (share**2 / df_seeds + ", "1 / (share / df_seeds + "),
     ("src/tutelage/core/stats/twoway.py", "spread = (1 - share) + share / scale", "spread = (1 - share) + share"),
+    ("src/tutelage/core/stats/compare.py", 'if identical and kind == "binary":', "if False:"),
     ("src/tutelage/core/stats/compare.py", "interval.lo > -_positive(margin)", "interval.lo > _positive(margin)"),
     ("src/tutelage/core/stats/compare.py", "direction * (values_a - values_b)", "(values_a - values_b)"),
     ("src/tutelage/core/stats/compare.py", "max(len(a.scores), len(b.scores))", "len(b.scores)"),
@@ -119,6 +120,16 @@ def test_swapping_negates_and_itself_is_zero():
         same = compare(a, a)
         assert (same.estimate, same.p) == (0.0, 1.0)
         assert same.interval.lo <= 0 <= same.interval.hi
+
+
+def test_no_item_that_differs_is_no_certainty():
+    clusters = [f"d{i // 4}" for i in range(40)]
+    same = compare(log([0.0] * 40, cluster=clusters), log([0.0] * 40, cluster=clusters))
+    low, high = paired.bonett_price(0, 0, 10)
+    assert (same.interval.lo, same.interval.hi) == pytest.approx((float(low), float(high)), rel=1e-5)
+    assert same.p == 1.0
+    assert not same.not_worse_by(0.1)
+    assert same.not_worse_by(0.3)
 
 
 def test_two_way_components_are_unbiased_and_exact_at_the_ends():

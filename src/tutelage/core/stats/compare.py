@@ -257,6 +257,9 @@ def _means(
         method = SIGN_FLIP
         p = float(paired.sign_flip_p(design.sums(differences.mean(axis=0)), seed))
     identical = not differences.any()
+    if identical and kind == "binary":
+        # No item differs: Bonett-Price of no discordant pair, of clusters; a variance of 0 would be no certainty.
+        parts = replace(parts, items=2 / (design.n_clusters + 2) ** 2, df_items=twoway.NORMAL_DF)
     if low_high is None and (parts.variance > 0 or identical):
         half = twoway.half_width(parts, level)
         low_high = (estimate - half, estimate + half)

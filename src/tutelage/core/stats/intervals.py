@@ -1,6 +1,7 @@
 """Intervals for one system.
 
-- Binary scores, one seed, no clusters: Wilson, (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n).
+- Binary scores, one seed, no clusters: Wilson, (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n). All
+  right or all wrong, with clusters or seeds: Wilson with the clusters as n; a variance of 0 is no certainty.
 - Means: t with s/sqrt(n), and with clusters the cluster-robust t of `clusters` (warning below 20 clusters).
 - Ratios sum(score*weight)/sum(weight): the same t on the linearised items w_i (y_i - ratio) / wbar.
 - Three or more training seeds: the two-way interval of `twoway`, which covers items and seeds.
@@ -182,8 +183,12 @@ def summarise(
     else:
         per_run, values = pseudo_values(matrix, kind)
         estimate = float(per_run.mean())
+        alike = kind != "ratio" and np.ptp(matrix.scores) == 0 and bool(matrix.scores.flat[0] in (0.0, 1.0))
         if kind == "binary" and not design.clustered:
             interval = wilson(int(matrix.scores.sum()), len(matrix.keys), level)
+        elif alike and design.n_clusters >= 2:
+            found = wilson(int(matrix.scores.flat[0]) * design.n_clusters, design.n_clusters, level)
+            interval = found.model_copy(update={"covers": covers_of(design, len(values))})
         elif design.n_clusters >= 2:
             parts = components(values, design)
             method = "two-way t" if parts.df_seeds else ("cluster-robust t" if design.clustered else "t")
