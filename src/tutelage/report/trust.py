@@ -132,6 +132,7 @@ def trust_tables(run: dict[str, Any]) -> list[Table]:
     """What was measured, and the figures that keep each measurement from being misread."""
     measured, beside = [], []
     spec = {step["name"]: step for step in run["recipe"]["steps"]}
+    spent = {step["step"]: step["as_if"]["seconds"] for step in run["steps"]}
     for entry in run["results"]:
         result, step = entry["result"], entry["step"]
         method = result["task"].partition("@")[0]
@@ -146,7 +147,7 @@ def trust_tables(run: dict[str, Any]) -> list[Table]:
                 (result["interval"] or {}).get("covers", ""),
                 _items(result),
                 _of(plan, result),
-                f"{result['cost']['seconds']:.0f}" if result["cost"]["seconds"] else "",
+                f"{spent.get(step, 0.0):.0f}",
             ]
         )
         figures = _figures(result, wording)
