@@ -79,7 +79,7 @@ def bench() -> dict[str, Any]:
             WORK.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps([judged(row) for row in make()]), encoding="utf-8")
         if file.exists():
-            found[name] = json.loads(file.read_text(encoding="utf-8"))
+            found[name] = [judged(row) for row in json.loads(file.read_text(encoding="utf-8"))]
     return {**found, "summary": {name: summary(found[name]) for name in SECTIONS if name in found}}
 
 
