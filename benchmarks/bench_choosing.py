@@ -52,6 +52,8 @@ SCORES = {
     "cluster_balanced": "data.select.cluster_balanced",
     "rules": "data.filter.rules",
     "near_deduplicated": "data.dedup.near",
+    "qurating": "signals.quality_rater",
+    "qurating_top": "signals.pairwise_quality",
 }
 METHODS = {
     "scores": SCORES,
