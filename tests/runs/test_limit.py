@@ -2,7 +2,8 @@
 
 import pytest
 
-from tutelage.runs.limit import limited
+from tutelage.core.dataset import Dataset
+from tutelage.runs.limit import first_rows, limited
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,9 @@ def test_a_budget_that_a_loop_fills_is_left_to_the_loop(bed):
         "budget": {"tokens": "$n"},
     }
     assert limited(bed.recipe(steps=[step]), 3).steps[0].fields["budget"] == {"tokens": "$n"}
+
+
+def test_the_first_rows_keep_the_report_of_how_they_were_made():
+    planted = Dataset.from_rows(({"id": str(n), "text": "x"} for n in range(9)), {"canaries": [1]})
+    assert first_rows(planted, 4).report["canaries"] == [1]
+    assert first_rows(planted, 4).ids() == ["0", "1", "2", "3"]

@@ -5,6 +5,7 @@ from typing import Any
 
 from tutelage.core import discovery
 from tutelage.core.dataset import Dataset
+from tutelage.core.dataset_builder import DatasetBuilder
 from tutelage.core.records import Budget
 from tutelage.runs.recipe import Recipe, Step
 
@@ -33,10 +34,12 @@ def limited(recipe: Recipe, rows: int) -> Recipe:
 
 
 def first_rows(dataset: Dataset, rows: int) -> Dataset:
-    """The first `rows` rows, in memory."""
+    """The first `rows` rows, in memory, with the report of how they were made (what was planted stands there)."""
     if dataset.num_rows <= rows:
         return dataset
-    return Dataset.from_table(dataset.take(list(range(rows))))
+    builder = DatasetBuilder()
+    builder.add_table(dataset.take(list(range(rows))))
+    return builder.finish(dataset.report)
 
 
 def _small_step(step: Step, rows: int) -> Step:
