@@ -47,7 +47,7 @@ TASKS: dict[str, tuple[str, int, dict[str, Any]]] = {
         24,
         {
             "doc_to_text": "{{question}}",
-            "doc_to_target": "{{answer}}",
+            "doc_to_target": " {{answer}}",
             "output_type": "loglikelihood",
             "metric_list": [{"metric": "perplexity", "aggregation": "perplexity"}, {"metric": "acc"}],
         },
