@@ -5,12 +5,18 @@ memorisation   small llamas trained on the Python manual with canaries, passages
 option_bias    models with a known pull towards a position: bias found, its interval, accuracy with order taken out
 blank_prompt   four ways to score the same items over the checkpoints of one training: tau with its interval
 smollm2        what the audits say of a real model of 135 million weights, where it is at hand
+contaminated   the same model with an adapter trained on 12 passages of an exam, 1 to 64 times, and on none
+
+`SECTIONS=contaminated python -m benchmarks audits` makes one section and keeps the others as they were.
 
     python -m benchmarks audits
 """
 
+import json
+import os
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,14 +34,21 @@ PASSES = 1
 SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 
 
+RESULTS = Path(__file__).resolve().parent / "results" / "audits.json"
+EXAM, EXAM_COPIES = 12, (0, 1, 4, 16, 64)
+
+
 def bench() -> dict[str, Any]:
     chunks = pile()
-    parts: dict[str, Any] = {}
-    for name, part in (("memorisation", memorisation), ("option_bias", option_bias), ("smollm2", smollm2)):
+    sections = {one.__name__: one for one in (memorisation, option_bias, smollm2, contaminated)}
+    asked = [name for name in os.environ.get("SECTIONS", ",".join(sections)).split(",") if name]
+    before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    parts = {name: before[name] for name in sections if name in before}
+    for name in asked:
         start = time.perf_counter()
-        parts[name] = part(chunks)
+        parts[name] = sections[name](chunks)
         parts[name]["seconds"] = round(time.perf_counter() - start, 1)
-    return parts
+    return {name: parts[name] for name in sections if name in parts}
 
 
 def pile() -> list[str]:
@@ -343,3 +356,42 @@ if __name__ == "__main__":
     import json
 
     print(json.dumps(bench(), indent=1))
+
+
+def contaminated(chunks: list[str]) -> dict[str, Any]:
+    """What guided completion and extraction find of an exam that an adapter was trained on so often."""
+    from tutelage.core.errors import ModelError
+    from tutelage.models.load import load_model
+
+    try:
+        base = load_model("smollm2")
+    except ModelError as error:
+        return {"skipped": f"{error.what}: {error.remedy}"}
+    exam, control, rest = chunks[:EXAM], chunks[EXAM : 2 * EXAM], chunks[2 * EXAM : 3 * EXAM]
+    named = {
+        name: Dataset.from_rows({"id": f"{name}{i}", "text": text} for i, text in enumerate(texts))
+        for name, texts in (("exam", exam), ("control", control))
+    }
+    found: dict[str, Any] = {"passages": EXAM, "copies": {}}
+    for copies in EXAM_COPIES:
+        rows = Dataset.from_rows({"text": text} for text in [*rest, *(exam * copies)])
+        adapted = build("adapters.lora", {"rank": 16}).convert({"base": base}, None, {})
+        fields = {"budget": Budget(rows=rows.num_rows), "learning_rate": 2e-3, "step_tokens": 1024}
+        model, _ = build("training.fit", fields).train(adapted, rows, {"seed": 0}, progress=False)
+        fields = {"dataset_name": "The Python Manual", "style": "header", "items": EXAM, "max_new_tokens": 32}
+        completed = build("evaluation.guided_completion", fields).evaluate(
+            model, named["exam"], {"control": named["control"]}
+        )
+        extracted = build("evaluation.extraction", {"prefix_tokens": 32, "suffix_tokens": 24}).evaluate(
+            model, named["exam"], {"control": named["control"]}
+        )
+        guided = numbers(completed, "rouge_guided", "rouge_general", "p", "control_rouge_guided", "set_flagged")
+        found["copies"][str(copies)] = {
+            "guided_completion": {
+                "flagged": round(completed.estimate, 4), "verdict": completed.system["verdict"], **guided
+            },
+            "extraction": {
+                "extracted": round(extracted.estimate, 4), **numbers(extracted, "leading", "control_extracted")
+            },
+        }  # fmt: skip
+    return found
