@@ -57,7 +57,7 @@ def real() -> Iterator[dict[str, Any]]:
 
 
 SECTIONS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
-    "comparisons": comparisons,
+    "tests": comparisons,
     "intervals": intervals,
     "pooling": pooling,
     "real": real,
