@@ -159,6 +159,7 @@ def test_an_audit_from_the_command_line(models, tmp_path, capsys):
     assert "gate answers enough: FAILED" in out
     assert "gate forgets nothing: passed" in out
     assert "left out: memorisation: needs the rows it was trained on (--trained-on)" in err
+    assert "\nleft_out:\n" in (space / "audit.yaml").read_text(encoding="utf-8")
     recipe = load_recipe(space / "audit.yaml", allow_outside=True)
     assert recipe.left_out["forecast of more data"]
     page = (space / "trust-report.html").read_text(encoding="utf-8")

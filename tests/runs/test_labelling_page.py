@@ -13,6 +13,7 @@ from tutelage.core.labelling.queue import Item, Queue
 from tutelage.core.labels import LabelSpace
 
 webdriver = pytest.importorskip("selenium.webdriver")
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
@@ -96,7 +97,14 @@ class Person:
         self.until(lambda: self.text(".item.now .text") == text)
 
     def click(self, selector: str, name: str = "") -> None:
-        next(e for e in self.all(selector) if e.is_displayed() and name in e.text).click()
+        """Clicks what is there, also where the page is just being drawn anew."""
+        for _ in range(20):
+            try:
+                next(e for e in self.all(selector) if e.is_displayed() and name in e.text).click()
+                return
+            except StaleElementReferenceException:
+                continue
+        raise AssertionError(f"{selector} does not stay on the page")
 
     def focused(self) -> str:
         return self.browser.execute_script("return document.activeElement.id || document.activeElement.className")
