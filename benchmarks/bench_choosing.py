@@ -3,10 +3,10 @@
 A wide sweep at equal cost on models of one million weights that first read half a million tokens, from the data
 sets of `../shared/data`; what holds here is a mechanism on these data, not a paper's headline. Every recipe in
 `choosing/` has an oracle, a placebo and a search of equal size for every arm. What the screen calls better is
-`confirmed` on ten fresh seeds; the finalists go through six fields (`fields`: only these say something about a
-method) and to a real model (`finalists`); `planted` asks each score for rows that were hidden on purpose. Work
-lies in a folder of its own (`TUTELAGE_BENCH_WORK`, else `benchmarks/.work`), so that a run that was cut off goes
-on where it stopped.
+`confirmed` on ten fresh seeds; `others` holds scores and selectors against further baselines; the finalists go
+through six fields (`fields`: only these say something about a method) and to a real model (`finalists`); `planted`
+asks each score for rows that were hidden on purpose. Work lies in a folder of its own (`TUTELAGE_BENCH_WORK`, else
+`benchmarks/.work`), so that a run that was cut off goes on where it stopped.
 
     python -m benchmarks choosing
 
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.choosing import material
+from benchmarks.choosing.others import others
 from benchmarks.choosing.planted import planted
 from benchmarks.choosing.statements import STEP, over_sets, told
 from benchmarks.skip import Skip
@@ -27,7 +28,9 @@ from benchmarks.skip import Skip
 HERE = Path(__file__).resolve().parent
 WORK = Path(os.environ.get("TUTELAGE_BENCH_WORK", HERE / ".work")) / "choosing"
 BEDS = ("scores", "instructions", "mixtures", "continual", "orders")
-PARTS = (*BEDS, "confirmed", "fields", "planted", "finalists")
+PARTS = (*BEDS, "others", "confirmed", "fields", "planted", "finalists")
+# The beds whose arms are also held against repeated random sampling and against perplexity.
+SCORED = ("scores", "instructions")
 FRESH = tuple(range(10, 20))
 # Which method an arm stands for: the one whose output decides what is trained on.
 SCORES = {
@@ -100,7 +103,7 @@ def bench() -> dict[str, Any]:
 
 def _of(row: dict[str, Any]) -> str:
     """The part that a comparison is from."""
-    return row["bed"].split("/")[1].partition(" ")[0]
+    return row["bed"].split("/")[1].partition(" ")[0].rstrip(",")
 
 
 def _earlier() -> Part:
@@ -119,6 +122,9 @@ def _part(name: str, made: dict[str, Any]) -> Part:
         if name == "mixtures":
             material.skewed(WORK)
         return told(_run(name, WORK), f"choosing/{name}", METHODS[name])
+    if name == "others":
+        rows = [row for bed in SCORED if bed in made for row in others(WORK, bed, made[bed], METHODS[bed])]
+        return {"beds": [bed for bed in SCORED if bed in made]}, rows
     if name == "confirmed":
         return _confirmed(made)
     if name == "fields":
