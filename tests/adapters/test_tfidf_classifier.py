@@ -31,7 +31,9 @@ def test_equals_scikit_learn_on_the_same_features(kinds):
     made = build("adapters.tfidf_classifier", {"C": 2.0}).convert({}, data, {})
     texts = data.column("text").to_pylist()
     features = TfidfFeatures.fit(texts)
-    model = LogisticRegression(C=2.0, max_iter=10_000, tol=1e-8).fit(features.vectors(texts), data.column("label").to_pylist())
+    model = LogisticRegression(C=2.0, max_iter=10_000, tol=1e-8).fit(
+        features.vectors(texts), data.column("label").to_pylist()
+    )
     asked = other.column("text").to_pylist()
     assert made.labels.names == tuple(model.classes_)
     assert np.allclose(made.predict_proba(asked), model.predict_proba(features.vectors(asked)), atol=1e-4)

@@ -102,6 +102,32 @@ def test_the_precision_that_auto_comes_to_is_chosen_once(material, tmp_path, mon
     assert all(event["cached"] for event in events if event["event"] == "done")
 
 
+def test_an_encoder_keeps_the_precision_that_auto_came_to(tmp_path, monkeypatch):
+    from tutelage.models import encoder as encoders
+    from tutelage.models.toy import tiny_causal_lm, tiny_encoder
+    from tutelage.runs import Recipe
+    from tutelage.runs.outside import load_spec
+
+    # What the probe finds: fast at first, on a busy machine no longer.
+    fast = iter([True, False, False])
+    monkeypatch.setattr(encoders, "bf16_is_faster", lambda device: next(fast))
+    monkeypatch.setattr(encoders.Encoder, "_bf16_is_close", lambda self: True)
+    tiny_encoder(texts=["some words"]).save(tmp_path / "encoder")
+    tiny_causal_lm(texts=["some words"]).save(tmp_path / "writer")
+    (tmp_path / ".tutelage").mkdir()
+    recipe = Recipe(
+        name="two",
+        sources={"rows": {"path": "rows.jsonl"}},
+        models={"encoder": {"load": "encoder"}, "writer": {"load": "writer", "dtype": "auto"}},
+        steps=[{"name": "head", "use": "adapters.linear_head", "model": "encoder", "from": "rows"}],
+    ).placed(tmp_path)
+    first, writer, again = (load_spec(recipe, tmp_path, name) for name in ("encoder", "writer", "encoder"))
+    assert first.precision == again.precision == "bfloat16" and first.fingerprint == again.fingerprint
+    known = json.loads((tmp_path / ".tutelage" / "precision.json").read_text(encoding="utf-8"))
+    assert [place.partition(":")[0] for place in known] == ["encoder", "writer"], "each model for itself"
+    assert known.popitem()[1] == str(writer.dtype).removeprefix("torch.")
+
+
 def test_arms_at_equal_cost(material):
     result = run(load_recipe(material / "c.yaml"), material)
     arms = {arm["name"]: arm for arm in result.comparison["arms"]}

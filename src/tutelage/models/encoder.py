@@ -147,6 +147,11 @@ class Encoder(Model):
         return self.base_module.get_input_embeddings().weight.dtype
 
     @property
+    def precision(self) -> str:
+        """Arithmetic of `embed` and `hidden_states`: what `auto` came to."""
+        return "bfloat16" if self.half else "float32"
+
+    @property
     def width(self) -> int:
         """Length of a vector."""
         return int(self.config.hidden_size)
@@ -232,9 +237,8 @@ class Encoder(Model):
 
     def around(self, module: nn.Module, name: str | None = None) -> "Encoder":
         """The same tokenizer, cut-off length and arithmetic around another module of the same architecture."""
-        precision = "bfloat16" if self.half else "float32"
         return Encoder(
-            module, self.tokenizer, name=name or self.name, max_length=self.max_length, precision=precision
+            module, self.tokenizer, name=name or self.name, max_length=self.max_length, precision=self.precision
         )
 
     def with_adapter(self, path: str | Path) -> "Encoder":

@@ -83,8 +83,8 @@ def read_source(
 def load_spec(recipe: Recipe, workspace: Path, name: str) -> Any:
     """Load a model of the recipe: from a path (see `paths.model_path`), else by the name that it is known under.
 
-    The precision that `auto` comes to is decided by a timed probe; it is remembered in the workspace, so that the
-    same recipe resumes, and finds its results, in the same precision on a machine that is busier today.
+    The precision that `auto` comes to is decided by a timed probe; it is remembered in the workspace for each model,
+    so that the same recipe resumes, and finds its results, in the same precision on a machine that is busier today.
     """
     from tutelage.models.classifier import share
     from tutelage.models.load import load_model
@@ -95,7 +95,7 @@ def load_spec(recipe: Recipe, workspace: Path, name: str) -> Any:
     source = model_path(recipe, workspace, name) or spec.load
     adapter = model_path(recipe, workspace, name, "adapter")
     memory = workspace / STATE / "precision.json"
-    place = f"{spec.device} on {processor()}"
+    place = f"{spec.load}: {spec.device} on {processor()}"
     known = _remembered(memory)
     dtype = known.get(place, "auto") if spec.dtype == "auto" else spec.dtype
     # A hub name in the recipe is the permission to download it, once.
@@ -107,7 +107,7 @@ def load_spec(recipe: Recipe, workspace: Path, name: str) -> Any:
         offline=False,
         allow_remote_code=spec.allow_remote_code,
     )
-    found = str(getattr(model, "dtype", "")).removeprefix("torch.")
+    found = getattr(model, "precision", None) or str(getattr(model, "dtype", "")).removeprefix("torch.")
     if spec.dtype == dtype == "auto" and found and memory.parent.is_dir():
         memory.write_text(json.dumps({**known, place: found}), encoding="utf-8")
     if adapter is None:
