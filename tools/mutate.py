@@ -4,8 +4,8 @@ A test file declares `MUTATIONS = [(source file, old text, new text), ...]`; eac
 The sources are mutated in a copy of the checkout, several at a time, so the checkout itself is never touched.
 Every mutation has a process of its own, forked from a server that has imported the heavy libraries, and never our
 own package; where there is no such server (Windows) a fresh process imports them itself. Every test file also runs
-once unchanged in the same way, and must pass: a file that fails anyway catches nothing. `--after-tests` leaves that
-out, for a run that has just seen all of them pass.
+once unchanged in the same way, and must pass: a file that fails anyway catches nothing. `--after-tests` leaves
+that out, for a run that has just seen all of them pass.
 
     python tools/mutate.py [--jobs N] [--after-tests] [tests/signals/test_token_loss.py ...]
 """

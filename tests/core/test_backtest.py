@@ -6,7 +6,7 @@ import pytest
 from tutelage.core.curve import Curve, curve_of
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
-from tutelage.core.stats.backtest import Held, rolling, skill, straight_line, summarised, at_ratio
+from tutelage.core.stats.backtest import Held, at_ratio, rolling, skill, straight_line, summarised
 from tutelage.core.stats.curves import fit_curve
 
 MUTATIONS = [

@@ -64,8 +64,8 @@ def row_space(vectors: Any) -> tuple[Any, Any]:
     """(coordinates [rows, r], back [r, rows]) with orthonormal rows of back @ vectors, the basis; (vectors, None)
     where rows are not fewer than columns.
 
-    The best W under an L2 penalty is a combination of the rows, so that fitting in these coordinates gives the same
-    classifier, and forty rows of 2^18 n-grams cost what forty numbers cost.
+    The best W under an L2 penalty is a combination of the rows, so that fitting in these coordinates gives the
+    same classifier, and forty rows of 2^18 n-grams cost what forty numbers cost.
     """
     if vectors.shape[0] >= vectors.shape[1]:
         return vectors, None

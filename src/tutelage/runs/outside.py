@@ -83,8 +83,8 @@ def read_source(
 def load_spec(recipe: Recipe, workspace: Path, name: str) -> Any:
     """Load a model of the recipe: from a path (see `paths.model_path`), else by the name that it is known under.
 
-    The precision that `auto` comes to is decided by a timed probe; it is remembered in the workspace for each model,
-    so that the same recipe resumes, and finds its results, in the same precision on a machine that is busier today.
+    The precision that `auto` comes to is decided by a timed probe; it is remembered in the workspace for each
+    model, so that the same recipe resumes, and finds its results, in the same precision on a busier machine.
     """
     from tutelage.models.classifier import share
     from tutelage.models.load import load_model

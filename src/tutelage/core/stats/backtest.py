@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tutelage.core.curve import MIN_POINTS, Curve, BackTest
+from tutelage.core.curve import MIN_POINTS, BackTest, Curve
 from tutelage.core.errors import InputError
 from tutelage.core.stats.curves import FormName, fit_curve
 
