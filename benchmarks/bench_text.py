@@ -35,7 +35,7 @@ def bench() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         found = {
-            "rules": in_turns(_rules(whole, whole.slice(SLICE))),
+            "rules": in_turns(_rules(whole, whole.slice(SLICE), work)),
             "exact_dedup_from_jsonl": in_turns(_exact(whole, work)),
             "near_duplicates_from_jsonl": in_turns(_near_from_jsonl(whole, whole.slice(SLICE), work)),
             "near_duplicates_in_memory": in_turns(_near_in_memory(whole, whole.slice(SLICE))),
@@ -68,7 +68,7 @@ def _version(name: str) -> str:
         return "in an interpreter of its own"
 
 
-def _rules(whole: Corpus, part: Corpus) -> dict[str, Run]:
+def _rules(whole: Corpus, part: Corpus, work: Path) -> dict[str, Run]:
     from tutelage.core.apply import apply_transform, score_dataset
     from tutelage.core.discovery import build
 
@@ -81,6 +81,8 @@ def _rules(whole: Corpus, part: Corpus) -> dict[str, Run]:
     runs: dict[str, Run] = {"ours": (ours, whole.megabytes)}
     if peers.installed("datatrove"):
         runs["datatrove"] = (lambda: peers.datatrove_rules(part.texts), part.megabytes)
+    if peers.installed("dolma"):
+        runs["dolma"] = (peers.DolmaRules(part.texts, work).run, part.megabytes)
     return runs
 
 

@@ -131,7 +131,7 @@ def _planted(whole: Corpus, work: Path, n: int) -> dict[str, Any]:
     if peers.installed("dolma"):
         dolma = peers.Dolma(n)
         dolma.run(work)
-        dolma.close()
+        dolma.worker.process.communicate()
         theirs = peers.dolma_marked(work)
         found |= {"found_by_dolma": len(whole.planted & theirs), "rows_marked_by_dolma": len(theirs)}
     return found

@@ -1,8 +1,8 @@
 """The peers of the text benchmark, each as its own documentation runs it, in this process and on this core.
 
 datatrove: its whole pipelines from JSON Lines to JSON Lines. rensa and datasketch: from texts in memory, word
-5-grams made in Python. dolma: its native deduper in an interpreter that has it (BENCH_DOLMA_PYTHON, else this
-one), timed there without start-up.
+5-grams made in Python. dolma: its native deduper and its taggers in an interpreter that has it
+(BENCH_DOLMA_PYTHON, else this one), timed there without start-up.
 """
 
 import json
@@ -29,6 +29,22 @@ for line in sys.stdin:
         deduper(step)
     after = os.times()
     print(json.dumps(after.user - before.user + after.system - before.system), flush=True)
+"""
+
+_DOLMA_TAGGERS = """
+import json, sys, time
+from dolma.core.data_types import Document
+from dolma.taggers.c4 import C4Tagger
+from dolma.taggers.gopher import GopherTagger
+taggers = [GopherTagger(), C4Tagger()]
+for line in sys.stdin:
+    texts = json.load(open(json.loads(line), encoding="utf-8"))
+    before = time.process_time()
+    for text in texts:
+        document = Document(source="s", version="0", id="1", text=text)
+        for tagger in taggers:
+            tagger.predict(document)
+    print(json.dumps(time.process_time() - before), flush=True)
 """
 
 
@@ -162,27 +178,47 @@ def rensa_minhash(texts: Sequence[str]) -> list[int]:
     return [number for number, kept in enumerate(keep) if kept]
 
 
+class DolmaWorker:
+    """A process of the interpreter that has dolma; it answers a line of JSON with its processor seconds."""
+
+    def __init__(self, program: str) -> None:
+        python = os.environ.get(DOLMA, sys.executable)
+        self.process = subprocess.Popen(
+            [python, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, given: Any) -> float:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(given) + "\n")
+        self.process.stdin.flush()
+        return float(json.loads(self.process.stdout.readline()))
+
+
+class DolmaRules:
+    """Its Gopher and C4 taggers over texts in memory; they write no tags, so that less is done than by others."""
+
+    def __init__(self, texts: Sequence[str], work: Path) -> None:
+        self.worker = DolmaWorker(_DOLMA_TAGGERS)
+        self.file = work / "dolma_rules.json"
+        self.file.write_text(json.dumps(list(texts)), encoding="utf-8")
+
+    def run(self) -> float:
+        """Processor seconds."""
+        return self.worker.ask(str(self.file))
+
+
 class Dolma:
     """Its deduper, as decontamination: a Bloom filter of the items' n-grams, then the corpus against it."""
 
     def __init__(self, n: int) -> None:
         self.n = n
-        python = os.environ.get(DOLMA, sys.executable)
-        self.worker = subprocess.Popen(
-            [python, "-c", _DOLMA_PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.worker = DolmaWorker(_DOLMA_PROGRAM)
 
     def run(self, work: Path) -> float:
         """Processor seconds for `documents/items.jsonl` and `documents/corpus.jsonl` below `work`."""
         (work / "bloom.bin").unlink(missing_ok=True)
         steps = [self._step(work, "items", False), self._step(work, "corpus", True)]
-        assert self.worker.stdin and self.worker.stdout
-        self.worker.stdin.write(json.dumps(steps) + "\n")
-        self.worker.stdin.flush()
-        return float(json.loads(self.worker.stdout.readline()))
-
-    def close(self) -> None:
-        self.worker.communicate()
+        return self.worker.ask(steps)
 
     def _step(self, work: Path, name: str, known: bool) -> dict[str, Any]:
         ngram = {"ngram_length": self.n, "stride": 0, "overlap_threshold": 1e-6, "skip_short_paragraphs": True}
