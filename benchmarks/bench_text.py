@@ -1,4 +1,4 @@
-"""Filters and deduplication of text beside datatrove, rensa, datasketch and dolma, where installed.
+"""Filters and deduplication of text beside datatrove, data-juicer, rensa, datasketch, dolma, where installed.
 
 Everything runs on one core, ours and theirs, in turns; seconds are processor seconds (user and system, child
 processes included), so that what others do on the machine changes them little; medians of three rounds after a
@@ -24,7 +24,7 @@ SIZE = float(os.environ.get("BENCH_TEXT_MEGABYTES", "24"))
 SLICE = 1.0  # megabytes for datatrove's rules and MinHash, and datasketch
 AGREEMENT_SLICE = 4.0  # megabytes on which clusters are compared with datatrove's
 NGRAM = 13
-PEERS = ("datatrove", "rensa", "datasketch", "dolma")
+PEERS = ("datatrove", "data_juicer", "rensa", "datasketch", "dolma")
 # (what it runs, megabytes that it runs over): seconds are measured around it, or are what it returns.
 Run = tuple[Callable[[], float | None], float]
 
@@ -121,6 +121,9 @@ def _near_from_jsonl(whole: Corpus, part: Corpus, work: Path) -> dict[str, Run]:
     runs: dict[str, Run] = {"ours": (ours, whole.megabytes)}
     if peers.installed("datatrove"):
         runs["datatrove"] = (theirs, part.megabytes)
+    if peers.installed("data_juicer"):
+        larger = whole.slice(AGREEMENT_SLICE)
+        runs["data_juicer"] = (peers.DataJuicer(larger.write(work / "near_larger.jsonl")).run, larger.megabytes)
     return runs
 
 

@@ -2,7 +2,8 @@
 
 datatrove: its whole pipelines from JSON Lines to JSON Lines. rensa and datasketch: from texts in memory, word
 5-grams made in Python. dolma: its native deduper and its taggers in an interpreter that has it
-(BENCH_DOLMA_PYTHON, else this one), timed there without start-up.
+(BENCH_DOLMA_PYTHON, else this one), timed there without start-up; data-juicer likewise
+(BENCH_DATA_JUICER_PYTHON).
 """
 
 import json
@@ -16,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-DOLMA = "BENCH_DOLMA_PYTHON"
+DOLMA, DATA_JUICER = "BENCH_DOLMA_PYTHON", "BENCH_DATA_JUICER_PYTHON"
 BANDS, ROWS, NGRAM = 14, 8, 5
 _DOLMA_PROGRAM = """
 import json, os, sys
@@ -47,10 +48,35 @@ for line in sys.stdin:
     print(json.dumps(time.process_time() - before), flush=True)
 """
 
+_DATA_JUICER = """
+import json, os, sys, tempfile
+from datasets import load_dataset
+from data_juicer.core.data import NestedDataset
+from data_juicer.ops.deduplicator import DocumentMinhashDeduplicator
+from loguru import logger
+logger.remove()
+sys.stdout = sys.stderr
+for line in sys.stdin:
+    given = json.loads(line)
+    before = os.times()
+    with tempfile.TemporaryDirectory() as cache:
+        data = NestedDataset(load_dataset("json", data_files=given["file"], split="train", cache_dir=cache))
+        op = DocumentMinhashDeduplicator(
+            tokenization="space", window_size=given["ngram"], num_permutations=given["bands"] * given["rows"],
+            jaccard_threshold=0.7, num_bands=given["bands"], num_rows_per_band=given["rows"],
+        )
+        kept, _ = op.process(data.map(op.compute_hash))
+        kept.to_json(cache + "/kept.jsonl")
+    after = os.times()
+    spent = sum(after[:4]) - sum(before[:4])
+    sys.__stdout__.write(json.dumps(spent) + chr(10))
+    sys.__stdout__.flush()
+"""
+
 
 def installed(name: str) -> bool:
-    """Whether a peer can be used: datatrove with spaCy and orjson, dolma in an interpreter of its own."""
-    if name == "dolma" and DOLMA in os.environ:
+    """Whether a peer can be used: datatrove with spaCy and orjson, some in an interpreter of their own."""
+    if (name == "dolma" and DOLMA in os.environ) or (name == "data_juicer" and DATA_JUICER in os.environ):
         return True
     needs = {"datatrove": ("datatrove", "spacy", "orjson")}.get(name, (name,))
     return all(find_spec(package) is not None for package in needs)
@@ -178,11 +204,12 @@ def rensa_minhash(texts: Sequence[str]) -> list[int]:
     return [number for number, kept in enumerate(keep) if kept]
 
 
-class DolmaWorker:
-    """A process of the interpreter that has dolma; it answers a line of JSON with its processor seconds."""
+class Worker:
+    """A process of an interpreter of its own, which the variable names (else of this one); it answers a line of
+    JSON with its processor seconds."""
 
-    def __init__(self, program: str) -> None:
-        python = os.environ.get(DOLMA, sys.executable)
+    def __init__(self, variable: str, program: str) -> None:
+        python = os.environ.get(variable, sys.executable)
         self.process = subprocess.Popen(
             [python, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -194,11 +221,23 @@ class DolmaWorker:
         return float(json.loads(self.process.stdout.readline()))
 
 
+class DataJuicer:
+    """Its MinHash deduplication from JSON Lines to JSON Lines, at our bands."""
+
+    def __init__(self, file: Path) -> None:
+        self.worker = Worker(DATA_JUICER, _DATA_JUICER)
+        self.given = {"file": str(file), "ngram": NGRAM, "bands": BANDS, "rows": ROWS}
+
+    def run(self) -> float:
+        """Processor seconds."""
+        return self.worker.ask(self.given)
+
+
 class DolmaRules:
     """Its Gopher and C4 taggers over texts in memory; they write no tags, so that less is done than by others."""
 
     def __init__(self, texts: Sequence[str], work: Path) -> None:
-        self.worker = DolmaWorker(_DOLMA_TAGGERS)
+        self.worker = Worker(DOLMA, _DOLMA_TAGGERS)
         self.file = work / "dolma_rules.json"
         self.file.write_text(json.dumps(list(texts)), encoding="utf-8")
 
@@ -212,7 +251,7 @@ class Dolma:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self.worker = DolmaWorker(_DOLMA_PROGRAM)
+        self.worker = Worker(DOLMA, _DOLMA_PROGRAM)
 
     def run(self, work: Path) -> float:
         """Processor seconds for `documents/items.jsonl` and `documents/corpus.jsonl` below `work`."""
