@@ -29,6 +29,7 @@ test: lint types unit
 lint: $(READY)
 	$(BIN)/ruff check src tests tools benchmarks
 	$(BIN)/ruff format --check src tests tools benchmarks
+	$(BIN)/python tools/mutate.py --check
 	$(BIN)/python tools/status.py --check
 	$(BIN)/python tools/method_pages.py --check
 

@@ -5,9 +5,9 @@ The sources are mutated in a copy of the checkout, several at a time, so the che
 Every mutation has a process of its own, forked from a server that has imported the heavy libraries, and never our
 own package; where there is no such server (Windows) a fresh process imports them itself. Every test file also runs
 once unchanged in the same way, and must pass: a file that fails anyway catches nothing. `--after-tests` leaves
-that out, for a run that has just seen all of them pass.
+that out, for a run that has just seen all of them pass; `--check` only looks for every text that is to change.
 
-    python tools/mutate.py [--jobs N] [--after-tests] [tests/signals/test_token_loss.py ...]
+    python tools/mutate.py [--jobs N] [--after-tests | --check] [tests/signals/test_token_loss.py ...]
 """
 
 import argparse
@@ -86,6 +86,12 @@ def declared(file: Path) -> list[Mutant]:
     return []
 
 
+def misplaced(mutant: Mutant) -> str | None:
+    """Why a mutation cannot be made, or None."""
+    found = (ROOT / mutant.source).read_text(encoding="utf-8").count(mutant.old) if mutant.source else 1
+    return None if found == 1 else f"the text to change occurs {found} times, not once"
+
+
 def run_tests(mutant: Mutant, root: Path, folder: Path) -> None:
     """In its own process: copy the checkout below `folder`, mutate it, run the test file, exit with its code."""
     if any(name.partition(".")[0] == "tutelage" for name in sys.modules):
@@ -128,10 +134,8 @@ def reasons(mutants: list[Mutant], jobs: int, limit: float) -> Iterator[tuple[Mu
         while waiting or running:
             while waiting and len(running) < jobs:
                 mutant = waiting.pop()
-                text = (ROOT / mutant.source).read_text(encoding="utf-8") if mutant.source else ""
-                found = text.count(mutant.old)
-                if found != 1:
-                    yield mutant, f"the text to change occurs {found} times, not once"
+                if reason := misplaced(mutant):
+                    yield mutant, reason
                     continue
                 folder = tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True)
                 process = context.Process(target=run_tests, args=(mutant, ROOT, Path(folder.name)))
@@ -173,25 +177,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tests", nargs="*", type=Path)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--after-tests", action="store_true", help="the unchanged test files have just passed")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--after-tests", action="store_true", help="the unchanged test files have just passed")
+    how.add_argument("--check", action="store_true", help="run nothing: is every text to change there, once?")
     asked = parser.parse_args()
     files = [file.resolve() for file in asked.tests] or sorted((ROOT / "tests").rglob("test_*.py"))
     work = [(file, found) for file in files if (found := declared(file))]
-    unchanged = [] if asked.after_tests else [Mutant(file) for file, _ in work]
+    unchanged = [] if asked.after_tests or asked.check else [Mutant(file) for file, _ in work]
     mutants = [*unchanged, *(mutant for _, found in work for mutant in found)]
     broken = survived = 0
-    for mutant, reason in reasons(mutants, asked.jobs, LIMIT):
+    results = ((m, misplaced(m)) for m in mutants) if asked.check else reasons(mutants, asked.jobs, LIMIT)
+    for mutant, reason in results:
         if reason is None:
             continue
         test = mutant.test.relative_to(ROOT)
         if mutant.source:
             survived += 1
-            print(f"SURVIVED {test}: {mutant.source}: {mutant.old!r} -> {mutant.new!r}: {reason}", flush=True)
+            said = "MISPLACED" if asked.check else "SURVIVED"
+            print(f"{said} {test}: {mutant.source}: {mutant.old!r} -> {mutant.new!r}: {reason}", flush=True)
         else:
             broken += 1
             print(f"BROKEN {test}: {reason}", flush=True)
     declarations = len(mutants) - len(unchanged)
-    print(f"{declarations} mutations, {declarations - survived} caught, {survived} survived")
+    fine, poor = ("can be made", "cannot") if asked.check else ("caught", "survived")
+    print(f"{declarations} mutations, {declarations - survived} {fine}, {survived} {poor}")
     return 1 if broken or survived else 0
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 
+from toy.labelled import short_texts
 from toy.training_bed import same, weights
 from tutelage.core.dataset import Dataset
 from tutelage.core.discovery import build
@@ -34,12 +35,7 @@ MUTATIONS = [
     ("src/tutelage/models/causal.py", "for m in self.module.modules() if isinstance(m, nn.Embedding)",
      "for m in base.modules() if isinstance(m, nn.Embedding)"),
 ]  # fmt: skip
-STEMS = {"bird": "jay owl wren finch", "fruit": "apple pear plum grape", "metal": "iron zinc tin lead"}
-ROWS = [
-    {"id": f"{name}{i}", "text": f"{stems.split()[i % 4]} then {stems.split()[i // 4]}", "label": name}
-    for name, stems in STEMS.items()
-    for i in range(16)
-]
+ROWS = short_texts()
 TEXTS = [row["text"] for row in ROWS]
 FEW = Dataset.from_rows(row for i, row in enumerate(ROWS) if i % 2)
 P = 6

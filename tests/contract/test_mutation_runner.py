@@ -81,3 +81,14 @@ def test_every_mutation_gets_its_verdict(tmp_path):
     assert f"BROKEN {Path('tests/test_broken.py')}: its test file fails without any mutation" in said
     assert "BROKEN tests/test_good" not in said
     assert (tmp_path / "src" / "tutelage" / "__init__.py").read_text(encoding="utf-8") == SOURCE
+
+
+def test_check_names_what_is_not_there_and_runs_nothing(tmp_path):
+    checkout(tmp_path, good=GOOD, broken=FAILS_ANYWAY)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "tools" / "mutate.py"), "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    missing, total = done.stdout.splitlines()
+    assert missing.startswith("MISPLACED tests/test_good.py: src/tutelage/__init__.py: 'absent' -> 'present'")
+    assert total == "6 mutations, 5 can be made, 1 cannot"

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from tutelage.core.text.overlap import lcs_length
 from tutelage.core.text.similarity import (
-    common_subsequence,
     edit_distance,
     edit_similarity,
     rouge_l,
@@ -14,7 +14,7 @@ from tutelage.core.text.similarity import (
 )
 
 MUTATIONS = [
-    ("src/tutelage/core/text/similarity.py", "match) | (row", "match) & (row"),
+    ("src/tutelage/core/text/overlap.py", "matches) | (row", "matches) & (row"),
     (
         "src/tutelage/core/text/similarity.py",
         "up, down = (up << 1) | 1, down << 1",
@@ -51,7 +51,7 @@ def test_distances_equal_the_recurrence():
     for _ in range(300):
         first, second = ("".join(draw.choices("abcd", k=draw.randrange(90))) for _ in range(2))
         common, edits = plain(first, second)
-        assert common_subsequence(first, second) == common
+        assert lcs_length(first, second) == common
         assert edit_distance(first, second) == edits
     assert edit_similarity("kitten", "sitting") == pytest.approx(1 - 3 / 7)
     assert (edit_similarity("", ""), edit_similarity("a", "")) == (0.0, 0.0)

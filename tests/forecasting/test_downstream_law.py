@@ -18,7 +18,7 @@ MUTATIONS = [
     ),
     ("src/tutelage/forecasting/downstream_law.py", 'alternative="less"', 'alternative="greater"'),
     ("src/tutelage/forecasting/downstream_law.py", "np.hypot(", "np.maximum("),
-    ("src/tutelage/forecasting/downstream_law.py", "(a * m + b * n) / (m + n)", "(a + b) / 2"),
+    ("src/tutelage/forecasting/downstream_law.py", "isotonic_regression(y[order])", "isotonic_regression(y)"),
     ("src/tutelage/forecasting/downstream_law.py", "and (a, b) not in rising", ""),
     ("src/tutelage/forecasting/downstream_law.py", '"shown": forecast.last}', '"shown": forecast.value}'),
     ("src/tutelage/forecasting/downstream_law.py", "if x == metric.distinct[-1]]", "]"),

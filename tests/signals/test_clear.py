@@ -27,7 +27,7 @@ MUTATIONS = [
         "auroc(values[~changed], values[changed])",
         "auroc(values[changed], values[~changed])",
     ),
-    ("src/tutelage/signals/clear.py", "len(good) * (len(good) + 1) / 2)", "0)"),
+    ("src/tutelage/signals/clear.py", "np.repeat([1.0, 0.0]", "np.repeat([0.0, 1.0]"),
     ("src/tutelage/signals/clear.py", "pairs[(i + 1) % count][1]", "pairs[i][1]"),
     ("src/tutelage/signals/clear.py", "seed=self.seed * self.samples + j", "seed=self.seed"),
 ]

@@ -10,6 +10,7 @@ KINDS = {
     "food": "bread soup apple cheese rice bean salt honey".split(),
 }
 SHARED = "the a of one near some and with old new".split()
+STEMS = {"bird": "jay owl wren finch", "fruit": "apple pear plum grape", "metal": "iron zinc tin lead"}
 
 
 def labelled(per_class, kinds=("animals", "tools"), seed=0, noise=0.5, **columns):
@@ -21,3 +22,12 @@ def labelled(per_class, kinds=("animals", "tools"), seed=0, noise=0.5, **columns
         words = [rng.choice(SHARED if rng.random() < noise else KINDS[kind]) for _ in range(12)]
         rows.append({"id": f"{seed}-{number:03d}", "text": " ".join(words), "label": kind, **columns})
     return Dataset.from_rows(rows)
+
+
+def short_texts():
+    """16 rows of three words for each of three kinds, every pair of a kind's four words once."""
+    return [
+        {"id": f"{name}{i}", "text": f"{words.split()[i % 4]} then {words.split()[i // 4]}", "label": name}
+        for name, words in STEMS.items()
+        for i in range(16)
+    ]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from toy.labelled import STEMS, short_texts
 from toy.training_bed import Stop, same, stop_at, weights
 from tutelage.core.dataset import Dataset
 from tutelage.core.discovery import build
@@ -24,18 +25,13 @@ MUTATIONS = [
     ("src/tutelage/training/objectives/classification.py", ".sum(1) * weight", ".sum(1) * weight**0"),
     ("src/tutelage/training/objectives/classification.py", "list(named.values())]", ": len(named)]"),
     ("src/tutelage/adapters/classification_head.py", "linear(w / width**0.5, b)", "linear(w, b)"),
-    ("src/tutelage/adapters/classification_head.py", '"mean" if base.kind == "encoder" else "last"', '"mean"'),
+    ("src/tutelage/adapters/_heads.py", '"mean" if base.kind == "encoder" else "last"', '"mean"'),
     ("src/tutelage/adapters/classification_head.py", "b[np.isfinite(b)].min() - 3.0", "b"),
     ("src/tutelage/models/tuned_classifier.py", "* vectors.shape[1] ** 0.5", "* 1.0"),
     ("src/tutelage/models/tuned_classifier.py", "found[chosen] = compute", "found[sorted(chosen)] = compute"),
     ("src/tutelage/training/_copy.py", '(*adapter_marks(adapter), f"{HEAD}.")', "adapter_marks(adapter)"),
 ]  # fmt: skip
-STEMS = {"bird": "jay owl wren finch", "fruit": "apple pear plum grape", "metal": "iron zinc tin lead"}
-ROWS = [
-    {"id": f"{name}{i}", "text": f"{stems.split()[i % 4]} then {stems.split()[i // 4]}", "label": name}
-    for name, stems in STEMS.items()
-    for i in range(16)
-]
+ROWS = short_texts()
 TEXTS = [row["text"] for row in ROWS]
 FEW = Dataset.from_rows(row for i, row in enumerate(ROWS) if i % 2)
 

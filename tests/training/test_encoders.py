@@ -28,7 +28,11 @@ MUTATIONS = [
     ("src/tutelage/models/pooling.py", "return sums[:count] / sizes[:count, None]", "return sums[:count]"),
     ("src/tutelage/models/pooling.py", 'at, "amax")', 'at, "amin", include_self=False)'),
     ("src/tutelage/models/encoder.py", "attention_mask=mask).last", "attention_mask=mask * 0 + 1).last"),
-    ("src/tutelage/models/encoder.py", "max_length=self.max_length, precision=precision", "precision=precision"),
+    (
+        "src/tutelage/models/encoder.py",
+        "max_length=self.max_length, precision=self.precision",
+        "precision=self.precision",
+    ),
     (
         "src/tutelage/models/packing.py",
         "document in groups[i]] for b in bins]",

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.stats import entropy
 
+from toy.labelled import STEMS
 from toy.training_bed import Stop, same, stop_at, weights
 from tutelage.core.dataset import Dataset
 from tutelage.core.discovery import build
@@ -35,7 +36,6 @@ MUTATIONS = [
     ("src/tutelage/training/objectives/llkd.py", "return kept or warm", "return kept"),
     ("src/tutelage/training/_batches.py", 'if state.get("objective"):', "if False:"),
 ]
-STEMS = {"bird": "jay owl wren finch", "fruit": "apple pear plum grape", "metal": "iron zinc tin lead"}
 NAMES = list(STEMS)
 TEXTS = [
     f"{stems.split()[i % 4]} then {stems.split()[i // 4]} {'again ' * (j % 4)}"

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from toy.labelled import STEMS
 from tutelage.core.apply import apply_transform
 from tutelage.core.dataset import Dataset
 from tutelage.core.discovery import build
@@ -22,7 +23,6 @@ MUTATIONS = [
     ("src/tutelage/training/objectives/meta_weights.py", "float(weights.sum())", "float(len(weights))"),
     ("src/tutelage/training/objectives/meta_weights.py", 'if "first" in batch.columns', "if False"),
 ]
-STEMS = {"bird": "jay owl wren finch", "fruit": "apple pear plum grape", "metal": "iron zinc tin lead"}
 ROWS = [
     {"id": f"{name}{i}", "text": f"{stems.split()[i % 4]} then {stems.split()[i // 4]}", "label": name}
     for name, stems in STEMS.items()

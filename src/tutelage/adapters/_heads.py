@@ -76,6 +76,17 @@ def row_space(vectors: Any) -> tuple[Any, Any]:
     return turned * scale, (turned / scale).T
 
 
+def even_head(base: Any, space: LabelSpace, pooling: str, name: str) -> Any:
+    """A `TunedClassifier` on `base` whose head is zero; `pooling` auto: mean for encoders, last for others."""
+    from tutelage.models.tuned_classifier import TunedClassifier, linear
+
+    how: Any = pooling if pooling != "auto" else "mean" if base.kind == "encoder" else "last"
+    width = int(base.config.get_text_config().hidden_size)
+    return TunedClassifier(
+        space, base, linear(np.zeros((len(space), width)), np.zeros(len(space))), how, name=name
+    )
+
+
 def folds_of(classes: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """[rows] the fold of each row: every class is dealt out evenly, in a random order."""
     rng = np.random.default_rng(seed)

@@ -47,7 +47,7 @@ class ClassificationHead(Adapter):
         """A `TunedClassifier` on the base's own weights; raises InputError when the classes are not known."""
         import numpy as np
 
-        from tutelage.adapters._heads import fit_head
+        from tutelage.adapters._heads import even_head, fit_head
         from tutelage.core.labels import LabelSpace, soft_labels
         from tutelage.core.text.rows import text_rows
         from tutelage.models.tuned_classifier import TunedClassifier, linear
@@ -69,15 +69,13 @@ class ClassificationHead(Adapter):
                 expected="at least two classes",
                 found=repr(space.names[0]),
             )
-        how = self.pooling if self.pooling != "auto" else "mean" if base.kind == "encoder" else "last"
-        width = int(base.config.get_text_config().hidden_size)
-        zero = linear(np.zeros((len(space), width)), np.zeros(len(space)))
-        made = TunedClassifier(space, base, zero, how, name=f"{base.name}+head")
+        made = even_head(base, space, self.pooling, f"{base.name}+head")
         if self.start == "fitted":
+            width = made.head.in_features
             probs, weights = soft_labels(rows, space)
             vectors = made.embed([text for _, text in text_rows(rows)]) / width**0.5
             w, b = fit_head(vectors, probs, weights, self.C)
             # A class without rows is rare here, and not impossible: it may have rows later.
             b = np.where(np.isinf(b), b[np.isfinite(b)].min() - 3.0, b)
-            made = TunedClassifier(space, base, linear(w / width**0.5, b), how, name=made.name)
+            made = TunedClassifier(space, base, linear(w / width**0.5, b), made.pooling, name=made.name)
         return made

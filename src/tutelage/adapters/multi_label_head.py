@@ -49,7 +49,7 @@ class MultiLabelHead(Adapter):
         row, or every row, has."""
         import numpy as np
 
-        from tutelage.adapters._heads import fit_head
+        from tutelage.adapters._heads import even_head, fit_head
         from tutelage.core.labels import LabelSpace, label_set
         from tutelage.core.text.rows import text_rows
         from tutelage.models.tuned_classifier import TunedClassifier, linear
@@ -71,15 +71,13 @@ class MultiLabelHead(Adapter):
                     found=f"{count} of {len(held)} rows have it",
                     remedy="label more rows, or leave the label out",
                 )
-        how = self.pooling if self.pooling != "auto" else "mean" if base.kind == "encoder" else "last"
-        width = int(base.config.get_text_config().hidden_size)
-        head = linear(np.zeros((len(space), width)), np.zeros(len(space)))
-        made = TunedClassifier(space, base, head, how, name=f"{base.name}+labels")
+        made = even_head(base, space, self.pooling, f"{base.name}+labels")
         if self.start == "fitted":
+            width = made.head.in_features
             vectors = made.embed([text for _, text in text_rows(dataset)]) / width**0.5
             fits = [fit_head(vectors, np.column_stack([1 - y, y]), weights, self.C) for y in held.T]
             head = linear(np.array([w[1] for w, _ in fits]) / width**0.5, np.array([b[1] for _, b in fits]))
-            made = TunedClassifier(space, base, head, how, name=made.name)
+            made = TunedClassifier(space, base, head, made.pooling, name=made.name)
         made.multi_label = True
         made.facts = {"rows": len(held), "rows_by_class": dict(zip(space.names, counts.tolist()))}
         return made

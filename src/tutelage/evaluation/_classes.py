@@ -1,16 +1,31 @@
 """What is measured of predicted classes, whichever rows they are of."""
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.core.errors import ConfigError
+from tutelage.core.errors import ConfigError, InputError
+from tutelage.core.labels import GOLD
 from tutelage.core.stats.calibration import brier_score, expected_calibration_error
 
 if TYPE_CHECKING:
     from tutelage.core.records import Result
     from tutelage.evaluation._shared import Measurement
+
+
+def require_gold(row: Mapping[str, Any], where: str) -> None:
+    """Raise InputError for a row whose label no person gave."""
+    source = row.get("label_source") or GOLD
+    if source != GOLD:
+        raise InputError(
+            "a machine's label measures nothing",
+            where=f"{where}, field label_source",
+            expected=GOLD,
+            found=source,
+            remedy="measure on rows that people labelled; evaluation.dsl says what machine labels allow",
+        )
 
 
 def require_classifier(model: Any, task: str) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tutelage.core.errors import InputError
-from tutelage.core.labels import GOLD, LabelSpace
+from tutelage.core.labels import LabelSpace
+from tutelage.evaluation._classes import require_gold
 from tutelage.evaluation._logs import Rows, choice_probs
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def from_rows(
         space = LabelSpace(rows[0].get("classes") or [])
         for row in rows:
             found, label = row[task.probs], row["label"]
-            _gold(row, where(row))
+            require_gold(row, where(row))
             fine = isinstance(found, list) and len(found) == len(space) and row.get("classes") == list(space.names)
             if not fine or not all(p >= 0 for p in found) or abs(sum(found) - 1) > SLACK:
                 raise InputError(
@@ -122,20 +123,8 @@ def from_classifier(
 ) -> Stated:
     """What a classifier says of labelled texts."""
     for row in rows:
-        _gold(row, where(row))
+        require_gold(row, where(row))
         if not isinstance(row.get("text"), str) or row.get("label") is None:
             raise InputError("a row lacks text or label", where=where(row), expected="a text and its class")
     truth = [model.labels.index(row["label"], f"{where(row)}, field label") for row in rows]
     return Stated(model.predict_proba([row["text"] for row in rows]), np.array(truth))
-
-
-def _gold(row: Mapping[str, Any], where: str) -> None:
-    source = row.get("label_source") or GOLD
-    if source != GOLD:
-        raise InputError(
-            "a machine's label measures nothing",
-            where=f"{where}, field label_source",
-            expected=GOLD,
-            found=source,
-            remedy="measure on rows that people labelled",
-        )

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tutelage.core.errors import InputError
-from tutelage.core.labels import GOLD, label_set
+from tutelage.core.labels import label_set
 from tutelage.core.method import Inputs, Task
 from tutelage.core.text.rows import text_rows
-from tutelage.evaluation._classes import accuracy_of, require_classifier
+from tutelage.evaluation._classes import accuracy_of, require_classifier, require_gold
 from tutelage.evaluation._label_sets import label_sets_of
 from tutelage.evaluation._shared import Measurement
 
@@ -53,7 +52,7 @@ class Classification(Task):
             dataset.require("labels")
             work = Measurement(self, model, dataset, inputs, identity=("text", "labels"))
             for row in work.rows:
-                self._by_people(row, work.where(row))
+                require_gold(row, work.where(row))
             held = np.array([label_set(row, model.labels)[0] > 0 for row in work.rows])
             return label_sets_of(work, model, held, model.predict_proba([text for _, text in text_rows(dataset)]))
         require_classifier(model, self.name)
@@ -64,16 +63,5 @@ class Classification(Task):
         return accuracy_of(work, model, labels, probs)
 
     def _gold(self, row: dict[str, Any], model: Any, where: str) -> int:
-        self._by_people(row, where)
+        require_gold(row, where)
         return int(model.labels.index(row["label"], f"{where}, field label"))
-
-    def _by_people(self, row: dict[str, Any], where: str) -> None:
-        source = row.get("label_source") or GOLD
-        if source != GOLD:
-            raise InputError(
-                "a machine's label measures nothing",
-                where=f"{where}, field label_source",
-                expected=GOLD,
-                found=source,
-                remedy="measure on rows that people labelled; evaluation.dsl says what machine labels allow",
-            )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
-from scipy import stats
+from scipy import optimize, stats
 
 from tutelage.core.curve import Curve, curve_of
 from tutelage.core.errors import InputError
@@ -68,17 +68,10 @@ def falls(curve: Curve) -> list[tuple[float, float, float, float]]:
 
 
 def isotonic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """[n] least-squares rising values of y in the order of x (pool adjacent violators)."""
+    """[n] least-squares rising values of y in the order of x."""
     order = np.argsort(x, kind="stable")
-    blocks: list[list[float]] = []
-    for value in y[order]:
-        blocks.append([float(value), 1.0])
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (a, m), (b, n) = blocks[-2], blocks[-1]
-            blocks[-2:] = [[(a * m + b * n) / (m + n), m + n]]
-    level = np.concatenate([np.full(int(n), value) for value, n in blocks])
     result = np.empty(len(y))
-    result[order] = level
+    result[order] = optimize.isotonic_regression(y[order]).x
     return result
 
 

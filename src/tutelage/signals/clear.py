@@ -23,6 +23,7 @@ from tutelage.core.answers import exact_match, normalise, numeric_match
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
 from tutelage.core.method import Inputs, Scorer, State
+from tutelage.core.stats import calibration
 from tutelage.core.text.hashing import uniform
 from tutelage.signals._shared import response_pairs
 
@@ -63,12 +64,7 @@ def observed(answer: str, samples: Sequence[str], alpha: float, numeric: bool = 
 
 def auroc(good: np.ndarray, bad: np.ndarray) -> float:
     """P(good > bad) + P(good = bad) / 2 for scores drawn from the two; NaN where one is empty."""
-    from scipy.stats import rankdata
-
-    if not len(good) or not len(bad):
-        return math.nan
-    ranks = rankdata(np.concatenate([good, bad]))[: len(good)]
-    return float((ranks.sum() - len(good) * (len(good) + 1) / 2) / (len(good) * len(bad)))
+    return calibration.auroc(np.concatenate([good, bad]), np.repeat([1.0, 0.0], [len(good), len(bad)]))
 
 
 def swap(pairs: Sequence[tuple[str, str]], share: float) -> tuple[list[tuple[str, str]], np.ndarray]:

@@ -18,7 +18,7 @@ from tutelage.core.text.words import split_words
 
 def lcs_length(a: Sequence[object], b: Sequence[object]) -> int:
     """Length of the longest common subsequence of two sequences."""
-    return _lcs(_masks(a), len(a), b)
+    return _lcs(places_of(a), len(a), b)
 
 
 def rouge_l(new: str, old: str) -> float:
@@ -27,7 +27,8 @@ def rouge_l(new: str, old: str) -> float:
     return 2 * lcs_length(a, b) / (len(a) + len(b)) if a and b else 0.0
 
 
-def _masks(words: Sequence[object]) -> dict[object, int]:
+def places_of(words: Sequence[object]) -> dict[object, int]:
+    """Word -> an integer with a bit set at every place where the word stands."""
     masks: dict[object, int] = {}
     for place, word in enumerate(words):
         masks[word] = masks.get(word, 0) | 1 << place
@@ -78,7 +79,7 @@ class Neighbours:
                 shared[rows] += np.minimum(counts, count)
         totals = np.frombuffer(self._lengths, dtype=np.int64) + len(words)
         bounds = 2 * shared / totals
-        masks, best = _masks(words), (-1, threshold)
+        masks, best = places_of(words), (-1, threshold)
         for row in np.flatnonzero(bounds > threshold).tolist():
             if bounds[row] <= best[1]:
                 continue

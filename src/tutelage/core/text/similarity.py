@@ -13,6 +13,8 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
+from tutelage.core.text.overlap import lcs_length, places_of
+
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -21,22 +23,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def common_subsequence(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
-    """Length of the longest common subsequence."""
-    places = _places(first)
-    full = (1 << len(first)) - 1
-    row = full
-    for item in second:
-        match = row & places.get(item, 0)
-        row = ((row + match) | (row - match)) & full
-    return len(first) - row.bit_count()
-
-
 def edit_distance(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
     """Levenshtein distance: insertions, deletions and substitutions cost 1."""
     if not first:
         return len(second)
-    places = _places(first)
+    places = places_of(first)
     full, last = (1 << len(first)) - 1, 1 << (len(first) - 1)
     more, less, distance = full, 0, len(first)
     for item in second:
@@ -61,7 +52,7 @@ def edit_similarity(first: str, second: str) -> float:
 def rouge_l(candidate: str, reference: str) -> float:
     """F measure of the longest common subsequence of words, in [0, 1]."""
     one, other = words(candidate), words(reference)
-    common = common_subsequence(one, other)
+    common = lcs_length(one, other)
     return 2 * common / (len(one) + len(other)) if common else 0.0
 
 
@@ -81,10 +72,3 @@ def sentence_bleu(candidate: str, reference: str, most: int = 4) -> float:
 
 def _ngrams(items: list[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(items[i:] for i in range(n))))
-
-
-def _places(items: Sequence[Hashable]) -> dict[Hashable, int]:
-    found: dict[Hashable, int] = {}
-    for place, item in enumerate(items):
-        found[item] = found.get(item, 0) | 1 << place
-    return found
