@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 endif
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types unit mutants bench setup clean
+.PHONY: demo test lint types unit mutants bench faults setup clean
 
 setup: $(READY)
 
@@ -46,6 +46,15 @@ mutants: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+# Kills, full disks, damage, fuzzing and attacks at length; `make test` holds the short form. SEED draws the same again.
+KILLS ?= 50
+FUZZ_SECONDS ?= 600
+SEED ?= $(shell $(PYTHON) -c "import random; print(random.randrange(10**6))")
+faults: export OMP_NUM_THREADS = 1
+faults: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --kills $(KILLS) --fuzz-seconds $(FUZZ_SECONDS) --fault-seed $(SEED) \
+		tests/faults tests/fuzz tests/security
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache
