@@ -42,7 +42,7 @@ unit: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 mutants: $(READY)
-	$(BIN)/python tools/mutate.py
+	$(BIN)/python tools/mutate.py --remember
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -1,5 +1,6 @@
 """The runner of mutations on a checkout of its own: what it must call caught, survived and broken."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -92,3 +93,52 @@ def test_check_names_what_is_not_there_and_runs_nothing(tmp_path):
     missing, total = done.stdout.splitlines()
     assert missing.startswith("MISPLACED tests/test_good.py: src/tutelage/__init__.py: 'absent' -> 'present'")
     assert total == "6 mutations, 5 can be made, 1 cannot"
+
+
+def test_what_caught_a_mutation_runs_first_the_next_time(tmp_path):
+    """The second run ends at the test that the first one noted, before the one that stands above it."""
+    trace = tmp_path / "trace"
+    tests = f"""
+import tutelage
+MUTATIONS = [("src/tutelage/__init__.py", "ANSWER = 42", "ANSWER = 41")]
+
+def test_above():
+    with open({str(trace)!r}, "a") as file:
+        file.write("ran ")
+
+def test_answer():
+    assert tutelage.ANSWER == 42
+"""
+    checkout(tmp_path, good=tests)
+    for _ in range(2):
+        assert drive(tmp_path, "--after-tests", "--remember") == "1 mutations, 1 caught, 0 survived\n"
+        assert trace.read_text(encoding="utf-8") == "ran "
+    noted = json.loads((tmp_path / "tools" / "caught_by.json").read_text(encoding="utf-8"))
+    assert list(noted.values()) == ["test_answer"]
+
+
+def test_a_test_that_writes_into_the_checkout_is_no_proof(tmp_path):
+    tests = """
+from pathlib import Path
+import tutelage
+MUTATIONS = [("src/tutelage/__init__.py", "ANSWER = 42", "ANSWER = 41")]
+
+def test_answer():
+    (Path(tutelage.__file__).parent / "other.py").write_text("ANSWER = 41")
+    assert tutelage.ANSWER == 42
+"""
+    checkout(tmp_path, good=tests)
+    (tmp_path / "src" / "tutelage" / "other.py").write_text("ANSWER = 42")
+    assert "a test changed src/tutelage/other.py" in drive(tmp_path, "--after-tests").replace(os.sep, "/")
+
+
+def drive(folder, *options):
+    """What the runner prints, on either stream."""
+    done = subprocess.run(
+        [sys.executable, str(folder / "tools" / "drive.py"), "--jobs", "1", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )
+    return done.stdout
