@@ -36,7 +36,11 @@ ARMS = {
     "fake": {"scored": {"honest": False}},
 }
 
-MUTATIONS = [("src/tutelage/runs/overlap.py", "if shared:", "if False:")]
+MUTATIONS = [
+    ("src/tutelage/runs/overlap.py", "if shared:", "if False:"),
+    ("src/tutelage/runs/compare.py", "isinstance(error, InputError) and is_reference", "False"),
+    ("src/tutelage/runs/compare.py", "ComparisonError, InputError) as", "ComparisonError) as"),
+]
 
 
 def comparison(bed, *, arms=None, steps=None, scored=None, gates=(), events=None, workspace=None, **compare):
@@ -322,6 +326,17 @@ class TestTune:
             with pytest.raises(TrainingError, match="not finite"):
                 bed.run(bed.recipe(steps=[SCORED, CHOSEN, {**TRAINED, "diverges": True}, RESULT]))
         assert toy_fit.TRAINED_ROWS == [-1, -1]
+
+
+def test_rows_that_a_method_refuses_end_its_arm_alone(bed):
+    refused = {"scored": {"refuses": True}}
+    result = comparison(bed, arms={**ARMS, "refusing": refused})
+    assert arm(result, "refusing")["failed"] == "these rows show nothing (signals.toy_score)"
+    assert pair(result, "good - random")["verdict"]["outcome"] == "better"
+    everywhere = {name: {**changes, **refused} for name, changes in ARMS.items()}
+    everywhere["random"] = refused
+    with pytest.raises(InputError, match="these rows show nothing"):
+        comparison(bed, arms=everywhere)
 
 
 def test_repeat_within_arms_spends_the_budget_over_the_rounds(bed):

@@ -10,7 +10,7 @@ and seeds answer the same items.
 from collections.abc import Iterator
 from typing import Any
 
-from tutelage.core.errors import ComparisonError, TrainingError
+from tutelage.core.errors import ComparisonError, InputError, TrainingError
 from tutelage.core.records import Budget, Cost
 from tutelage.core.stats.equal_cost import cost_on_axis
 from tutelage.runs import table as tables
@@ -187,13 +187,18 @@ class _Runner:
         self.logs: dict[tuple[str, str], Any] = {}
 
     def arm(self, name: str, graph: Graph, is_reference: bool) -> ArmRow:
-        """All seeds of one arm; an arm whose training breaks down is a row without a result, not the end."""
+        """All seeds of one arm; an arm that breaks down is a row without a result, not the end.
+
+        Rows that a method refuses end it only in the arm that runs first: what is wrong there is wrong in all.
+        """
         trained = is_trained(graph, self.metric)
         self.engine.emit({"event": "arm", "arm": name, "trained": trained})
         facts: dict[str, Any] = {"name": name, "trained": trained, "roles": self._roles(name)}
         try:
             return self._arm(name, graph, is_reference, facts)
-        except (TrainingError, ComparisonError) as error:
+        except (TrainingError, ComparisonError, InputError) as error:
+            if isinstance(error, InputError) and is_reference:
+                raise
             self.engine.emit({"event": "arm failed", "arm": name, "reason": error.what})
             where = f" ({error.where})" if error.where else ""
             return ArmRow(**facts, failed=f"{error.what}{where}")
