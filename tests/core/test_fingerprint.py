@@ -15,6 +15,7 @@ from tutelage.core.discovery import build
 from tutelage.core.fingerprint import code_hash, components, configuration, digest, method_key
 
 MUTATIONS = [
+    ("src/tutelage/core/fingerprint.py", '{**plain, "": list(plain)}', "plain"),
     (
         "src/tutelage/core/fingerprint.py",
         "if module not in sys.modules or file not in _loaded_sources:",
@@ -29,6 +30,13 @@ MUTATIONS = [
 def test_digest_ignores_the_order_of_keys():
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
+
+
+def test_the_order_of_a_mapping_is_in_the_key():
+    """Which part comes first decides which rows it gets."""
+    orders = [{"train": 0.7, "held_out": 0.3}, {"held_out": 0.3, "train": 0.7}]
+    keys = [method_key(build("data.split.by_group", {"parts": parts}), {"rows": "a"}) for parts in orders]
+    assert keys[0] != keys[1]
 
 
 def test_configuration_names_components_in_full():

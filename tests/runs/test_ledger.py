@@ -1,5 +1,6 @@
 """The ledger: read by anyone at any time, and never silent about what it cannot do."""
 
+import sqlite3
 import threading
 
 import pytest
@@ -7,6 +8,17 @@ import pytest
 from tutelage.core.errors import InputError, StoreError
 from tutelage.runs import Ledger
 
+MUTATIONS = [
+    ("src/tutelage/runs/ledger.py", "_json(recipe)\n", "_json(recipe, sort_keys=True)\n"),
+    ("src/tutelage/runs/ledger.py", "if recorded is not None and recorded != _sum(found.values()):", "if False:"),
+    ("src/tutelage/runs/ledger.py", 'if found != "ok":', "if False:"),
+    ("src/tutelage/runs/ledger.py", "BEGIN IMMEDIATE;{_SCHEMA}COMMIT;", "{_SCHEMA}"),
+    (
+        "src/tutelage/runs/ledger.py",
+        'db.execute("INSERT OR IGNORE INTO needed VALUES (?,?)", (run_id, key))',
+        "pass",
+    ),
+]
 STEP = {
     "step": "a",
     "method": "m",
@@ -97,3 +109,107 @@ def test_no_ledger_and_a_broken_one(tmp_path):
         Ledger(tmp_path).run()
     with pytest.raises(StoreError, match="ledger"):
         Ledger(tmp_path).start("a", {"name": "x"}, {}, {}, {})
+
+
+def test_a_recipe_comes_back_in_its_order(ledger):
+    """A split fills the parts in the order they are named: what is resumed must be what was started."""
+    parts = {"train": 0.7, "held_out": 0.3}
+    ledger.start("two", {"name": "x", "steps": [{"parts": parts}]}, {}, {}, {})
+    assert list(ledger.run("two")["recipe"]["steps"][0]["parts"]) == ["train", "held_out"]
+    ledger.start("three", {"steps": [{"parts": parts}], "name": "x"}, {}, {}, {})
+    assert ledger.run("two")["recipe_hash"] == ledger.run("three")["recipe_hash"]
+
+
+def test_a_changed_entry_is_named_and_the_rest_survives(ledger):
+    ledger.start("two", {"name": "y"}, {}, {}, {})
+    ledger.step("two", STEP)
+    ledger.result("two", {**STEP, "result": {"estimate": 0.75}})
+    ledger.finish("two", "passed")
+    assert ledger.run("two")["results"][0]["result"] == {"estimate": 0.75}
+    with sqlite3.connect(ledger.file) as db:
+        db.execute("UPDATE results SET result = replace(result, '0.75', '0.95')")
+    with pytest.raises(StoreError, match="entry of the ledger is damaged") as error:
+        ledger.run("two")
+    assert "run two" in error.value.where and "run the recipe again" in error.value.remedy
+    assert ledger.run("one")["name"] == "x"
+
+
+def test_a_page_that_does_not_fit_the_others_is_found(ledger):
+    """The index says which entries a run has: one that lost an entry would hide it."""
+    for _ in range(3):
+        ledger.step("one", STEP)
+    with sqlite3.connect(ledger.file) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        page = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_steps_1'").fetchone()[
+            0
+        ]
+        other = db.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_gates_1'"
+        ).fetchone()[0]
+        size = db.execute("PRAGMA page_size").fetchone()[0]
+    db.close()
+    content = bytearray(ledger.file.read_bytes())
+    content[(page - 1) * size : page * size] = content[(other - 1) * size : other * size]
+    ledger.file.write_bytes(bytes(content))
+    with pytest.raises(StoreError, match="cannot be read") as error:
+        Ledger(ledger.workspace).run("one")
+    assert "run the recipe again" in error.value.remedy
+
+
+def test_tables_are_there_all_or_none(tmp_path, monkeypatch):
+    """A process killed while it makes the ledger leaves one in which nothing is recorded."""
+    made = Ledger(tmp_path)
+    seen = []
+
+    class Killed(Exception):
+        pass
+
+    def connect(*given, **options):
+        db = real(*given, **options)
+        seen.append(db)
+        db.set_authorizer(refuse)
+        return db
+
+    def refuse(action, first, *_):
+        return (
+            sqlite3.SQLITE_DENY
+            if action == sqlite3.SQLITE_CREATE_TABLE and first == "gates"
+            else sqlite3.SQLITE_OK
+        )
+
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with pytest.raises(StoreError):
+        made.start("one", {"name": "x"}, {}, {}, {})
+    monkeypatch.setattr(sqlite3, "connect", real)
+    assert seen and Ledger(tmp_path).runs() == []
+    with pytest.raises(InputError, match="no run has been recorded"):
+        Ledger(tmp_path).run()
+    made.start("one", {"name": "x"}, {}, {}, {})
+    assert made.run()["run_id"] == "one"
+
+
+def test_a_ledger_from_before_entries_had_hashes_goes_on(ledger):
+    ledger.step("one", STEP)
+    with sqlite3.connect(ledger.file) as db:
+        for table in ("runs", "steps", "results", "declarations", "comparisons", "gates"):
+            db.execute(f"ALTER TABLE {table} DROP COLUMN check_sum")
+        db.execute("DROP TABLE needed")
+    again = Ledger(ledger.workspace)
+    assert again.run("one")["steps"][0]["key"] == "k" and again.keys() == {"k"}
+    again.step("one", {**STEP, "key": "l"})
+    again.finish("one", "passed")
+    assert [step["key"] for step in again.run("one")["steps"]] == ["k", "l"] and again.run()["status"] == "passed"
+
+
+def test_what_a_run_made_stays_needed_while_it_is_resumed(ledger):
+    ledger.step("one", {**STEP, "facts": {"needs": ["up"]}})
+    ledger.start("one", {"name": "x"}, {}, {}, {})
+    assert ledger.run("one")["steps"] == [] and ledger.keys() == ledger.keys(["one"]) == {"k", "up"}
+    ledger.step("one", {**STEP, "key": "now"})
+    ledger.finish("one", "interrupted")
+    assert ledger.keys() == {"k", "up", "now"}
+    ledger.start("one", {"name": "x"}, {}, {}, {})
+    ledger.step("one", {**STEP, "key": "now"})
+    ledger.finish("one", "passed")
+    assert ledger.keys() == {"now"}

@@ -2,12 +2,14 @@
 
 Written by one process per run, read by anyone at any time (write-ahead log). `Ledger(workspace).run("latest")`
 gives everything about a run as one plain dict; the report is made from nothing else but this and the store.
+Every entry carries a hash of its values, so that a changed one is never read as if it were what was written.
 """
 
 import hashlib
 import json
+import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,19 +19,28 @@ from tutelage.core.errors import InputError, StoreError, suggest
 from tutelage.runs.paths import STATE
 
 FILE = "ledger.sqlite"
+FINISHED = ("passed", "gate failed")
+_TABLES = ("runs", "steps", "results", "declarations", "comparisons", "gates")
+_AGAIN = (
+    "move the file aside, with those whose names begin like its name, and run the recipe again: complete steps "
+    "are in the store and are not done again"
+)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
   run_id TEXT PRIMARY KEY, name TEXT, status TEXT, started TEXT, finished TEXT, recipe TEXT, recipe_hash TEXT,
-  place TEXT, options TEXT, environment TEXT, error TEXT);
+  place TEXT, options TEXT, environment TEXT, error TEXT, check_sum TEXT);
 CREATE TABLE IF NOT EXISTS steps (
   run_id TEXT, number INTEGER, arm TEXT, seed INTEGER, round INTEGER, step TEXT, method TEXT, kind TEXT, key TEXT,
   content TEXT, cached INTEGER, as_if TEXT, paid TEXT, seconds REAL, rows_in INTEGER, facts TEXT, at TEXT,
-  PRIMARY KEY (run_id, number));
+  check_sum TEXT, PRIMARY KEY (run_id, number));
 CREATE TABLE IF NOT EXISTS results (
-  run_id TEXT, arm TEXT, seed INTEGER, round INTEGER, step TEXT, key TEXT, result TEXT, at TEXT);
-CREATE TABLE IF NOT EXISTS declarations (run_id TEXT PRIMARY KEY, declared TEXT, hash TEXT, at TEXT);
-CREATE TABLE IF NOT EXISTS comparisons (run_id TEXT PRIMARY KEY, comparison TEXT, at TEXT);
-CREATE TABLE IF NOT EXISTS gates (run_id TEXT, number INTEGER, gate TEXT, PRIMARY KEY (run_id, number));
+  run_id TEXT, arm TEXT, seed INTEGER, round INTEGER, step TEXT, key TEXT, result TEXT, at TEXT, check_sum TEXT);
+CREATE TABLE IF NOT EXISTS declarations (
+  run_id TEXT PRIMARY KEY, declared TEXT, hash TEXT, at TEXT, check_sum TEXT);
+CREATE TABLE IF NOT EXISTS comparisons (run_id TEXT PRIMARY KEY, comparison TEXT, at TEXT, check_sum TEXT);
+CREATE TABLE IF NOT EXISTS gates (
+  run_id TEXT, number INTEGER, gate TEXT, check_sum TEXT, PRIMARY KEY (run_id, number));
+CREATE TABLE IF NOT EXISTS needed (run_id TEXT, key TEXT, PRIMARY KEY (run_id, key));
 CREATE INDEX IF NOT EXISTS steps_by_method ON steps (method);
 """
 
@@ -45,7 +56,7 @@ class Ledger:
     def __init__(self, workspace: str | Path) -> None:
         self.workspace = Path(workspace)
         self.file = self.workspace / STATE / FILE
-        self._ready = False
+        self._ready = self._checked = False
 
     # -- writing ------------------------------------------------------------------------------------------
 
@@ -61,61 +72,62 @@ class Ledger:
         text = _json(recipe)
         with self._write() as db:
             known = db.execute("SELECT started FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-            db.execute(
-                "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    run_id,
-                    recipe["name"],
-                    "running",
-                    known["started"] if known else now(),
-                    None,
-                    text,
-                    hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
-                    _json(place),
-                    _json(options),
-                    _json(environment),
-                    None,
-                ),
+            values = (
+                run_id,
+                recipe["name"],
+                "running",
+                known["started"] if known else now(),
+                None,
+                text,
+                hashlib.blake2b(_json(recipe, sort_keys=True).encode(), digest_size=16).hexdigest(),
+                _json(place),
+                _json(options),
+                _json(environment),
+                None,
             )
+            # What the steps made stays needed while they are gone through again.
+            for key in _keys(db.execute("SELECT * FROM steps WHERE run_id = ?", (run_id,))):
+                db.execute("INSERT OR IGNORE INTO needed VALUES (?,?)", (run_id, key))
+            _put(db, "runs", values)
             for table in ("steps", "results", "gates"):
                 db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
 
     def finish(self, run_id: str, status: str, error: Mapping[str, Any] | None = None) -> None:
         """Close a run with `passed`, `failed`, `gate failed`, `waiting` or `interrupted`."""
         with self._write() as db:
-            db.execute(
-                "UPDATE runs SET status = ?, finished = ?, error = ? WHERE run_id = ?",
-                (status, now(), _json(error) if error else None, run_id),
-            )
+            found = db.execute("SELECT * FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+            changed = {"status": status, "finished": now(), "error": _json(error) if error else None}
+            values = {**found, **changed}
+            values["check_sum"] = _sum([values[name] for name in values if name != "check_sum"])
+            for name in (*changed, "check_sum"):
+                db.execute(f"UPDATE runs SET {name} = ? WHERE run_id = ?", (values[name], run_id))
+            if status in FINISHED:
+                db.execute("DELETE FROM needed WHERE run_id = ?", (run_id,))
 
     def step(self, run_id: str, entry: Mapping[str, Any]) -> None:
         """Record one step: arm, seed, round, step, method, kind, key, content, cached, as_if and paid costs,
         seconds, rows_in, facts."""
         with self._write() as db:
             number = db.execute("SELECT COUNT(*) FROM steps WHERE run_id = ?", (run_id,)).fetchone()[0]
-            db.execute(
-                "INSERT INTO steps VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    run_id,
-                    number,
-                    *(entry.get(n) for n in ("arm", "seed", "round", "step", "method", "kind", "key", "content")),
-                    int(entry["cached"]),
-                    _json(entry["as_if"]),
-                    _json(entry["paid"]),
-                    entry.get("seconds"),
-                    entry.get("rows_in"),
-                    _json(entry.get("facts") or {}),
-                    now(),
-                ),
+            values = (
+                run_id,
+                number,
+                *(entry.get(n) for n in ("arm", "seed", "round", "step", "method", "kind", "key", "content")),
+                int(entry["cached"]),
+                _json(entry["as_if"]),
+                _json(entry["paid"]),
+                entry.get("seconds"),
+                entry.get("rows_in"),
+                _json(entry.get("facts") or {}),
+                now(),
             )
+            _put(db, "steps", values)
 
     def result(self, run_id: str, entry: Mapping[str, Any]) -> None:
         """Record one measurement: arm, seed, round, step, key (its artifact, with the item log), result."""
         with self._write() as db:
             values = [entry.get(n) for n in ("arm", "seed", "round", "step", "key")]
-            db.execute(
-                "INSERT INTO results VALUES (?,?,?,?,?,?,?,?)", (run_id, *values, _json(entry["result"]), now())
-            )
+            _put(db, "results", (run_id, *values, _json(entry["result"]), now()))
 
     def declare(self, run_id: str, declared: Mapping[str, Any]) -> dict[str, Any]:
         """Record what is to be compared, before it is; a declaration once made is never replaced.
@@ -125,19 +137,21 @@ class Ledger:
         text = _json(declared)
         with self._write() as db:
             digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-            db.execute("INSERT OR IGNORE INTO declarations VALUES (?,?,?,?)", (run_id, text, digest, now()))
-            row = db.execute("SELECT * FROM declarations WHERE run_id = ?", (run_id,)).fetchone()
+            query = "SELECT * FROM declarations WHERE run_id = ?"
+            if db.execute(query, (run_id,)).fetchone() is None:
+                _put(db, "declarations", (run_id, text, digest, now()))
+            row = db.execute(query, (run_id,)).fetchone()
         return {**json.loads(row["declared"]), "hash": row["hash"], "at": row["at"]}
 
     def comparison(self, run_id: str, table: Mapping[str, Any]) -> None:
         """Record the finished comparison."""
         with self._write() as db:
-            db.execute("INSERT OR REPLACE INTO comparisons VALUES (?,?,?)", (run_id, _json(table), now()))
+            _put(db, "comparisons", (run_id, _json(table), now()))
 
     def gate(self, run_id: str, number: int, gate: Mapping[str, Any]) -> None:
         """Record how a gate came out."""
         with self._write() as db:
-            db.execute("INSERT OR REPLACE INTO gates VALUES (?,?,?)", (run_id, number, _json(gate)))
+            _put(db, "gates", (run_id, number, _json(gate)))
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -159,7 +173,7 @@ class Ledger:
         with self._read() as db:
 
             def rows(query: str) -> list[dict[str, Any]]:
-                return [_plain(row) for row in db.execute(query, (full,))]
+                return [self._sound(row) for row in db.execute(query, (full,))]
 
             found = rows("SELECT * FROM runs WHERE run_id = ?")[0]
             found["steps"] = rows("SELECT * FROM steps WHERE run_id = ? ORDER BY number")
@@ -192,9 +206,28 @@ class Ledger:
         if not self.file.exists():
             return set()
         with self._read() as db:
-            rows = db.execute("SELECT run_id, key, facts FROM steps WHERE key IS NOT NULL").fetchall()
-        wanted = [_plain(row) for row in rows if run_ids is None or row["run_id"] in run_ids]
-        return {row["key"] for row in wanted} | {key for row in wanted for key in row["facts"].get("needs", [])}
+            rows = db.execute("SELECT * FROM steps WHERE key IS NOT NULL").fetchall()
+            known = db.execute("SELECT name FROM sqlite_master WHERE name = 'needed'").fetchone()
+            needed = db.execute("SELECT * FROM needed").fetchall() if known else []
+        wanted = [row for row in rows if run_ids is None or row["run_id"] in run_ids]
+        found = {row["key"] for row in needed if run_ids is None or row["run_id"] in run_ids}
+        for row in wanted:
+            self._sound(row)
+        return found | _keys(wanted)
+
+    def _sound(self, row: sqlite3.Row) -> dict[str, Any]:
+        """The entry as plain values; raises StoreError when it is not what was written."""
+        found = dict(row)
+        recorded = found.pop("check_sum", None)
+        if recorded is not None and recorded != _sum(found.values()):
+            raise StoreError(
+                "an entry of the ledger is damaged",
+                where=f"{self.file}, run {found['run_id']}",
+                expected=f"values with the hash {recorded}",
+                found=_sum(found.values()),
+                remedy=_AGAIN,
+            )
+        return _plain(found)
 
     def _find(self, run_id: str) -> str:
         known = [run["run_id"] for run in self.runs()]
@@ -237,18 +270,19 @@ class Ledger:
                 db.execute("PRAGMA synchronous = NORMAL")
                 if not self._ready:
                     db.execute("PRAGMA journal_mode = WAL")
-                    db.executescript(_SCHEMA)
+                    _prepare(db)
                     self._ready = True
                 with db:
                     yield db
             finally:
                 db.close()
-        except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
+        except (sqlite3.Error, OSError) as error:
+            room = isinstance(error, OSError | sqlite3.OperationalError)
             raise StoreError(
                 "the ledger cannot be written",
                 where=self.file,
                 found=error,
-                remedy="free space or choose a --workspace that can be written",
+                remedy="free space or choose a --workspace that can be written" if room else _AGAIN,
             ) from None
 
     @contextmanager
@@ -262,14 +296,32 @@ class Ledger:
                 remedy="run a recipe with this --workspace first",
             )
         try:
-            db = sqlite3.connect(self.file, timeout=30)
+            db = self._opened()
             try:
                 db.row_factory = sqlite3.Row
+                if not self._checked:
+                    found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+                    if found != "ok":
+                        raise sqlite3.DatabaseError(found)
+                    self._checked = True
                 yield db
             finally:
                 db.close()
-        except sqlite3.DatabaseError as error:
-            raise StoreError("the ledger cannot be read", where=self.file, found=error) from None
+        except (sqlite3.Error, ValueError) as error:
+            raise StoreError("the ledger cannot be read", where=self.file, found=error, remedy=_AGAIN) from None
+
+    def _opened(self) -> sqlite3.Connection:
+        """A connection for reading; where nothing can be written, as a file that nobody changes."""
+        if os.access(self.file.parent, os.W_OK):
+            db = sqlite3.connect(self.file, timeout=30)
+        else:
+            db = sqlite3.connect(f"{self.file.absolute().as_uri()}?immutable=1", uri=True)
+        # A process that was stopped while it made the file has left one without tables: nothing is recorded.
+        if db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0:
+            db.close()
+            db = sqlite3.connect(":memory:")
+            db.executescript(_SCHEMA)
+        return db
 
 
 _JSON_COLUMNS = (
@@ -288,7 +340,7 @@ _JSON_COLUMNS = (
 )
 
 
-def _plain(row: sqlite3.Row) -> dict[str, Any]:
+def _plain(row: sqlite3.Row | dict[str, Any]) -> dict[str, Any]:
     found = dict(row)
     for name in _JSON_COLUMNS:
         if isinstance(found.get(name), str):
@@ -298,5 +350,31 @@ def _plain(row: sqlite3.Row) -> dict[str, Any]:
     return found
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+def _json(value: Any, sort_keys: bool = False) -> str:
+    # The order of keys is kept: a method may go by it, and what is resumed must be what was started.
+    return json.dumps(value, sort_keys=sort_keys, default=str)
+
+
+def _sum(values: Iterable[Any]) -> str:
+    """Hash of an entry's values; of numbers, whatever type SQLite gives them."""
+    plain = [repr(float(value)) if isinstance(value, int | float) else value for value in values]
+    return hashlib.blake2b(json.dumps(plain).encode(), digest_size=16).hexdigest()
+
+
+def _put(db: sqlite3.Connection, table: str, values: Sequence[Any]) -> None:
+    marks = ",".join("?" * (len(values) + 1))
+    db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (*values, _sum(values)))
+
+
+def _keys(steps: Iterable[sqlite3.Row]) -> set[str]:
+    """Keys of the artifacts that steps made, and of those that they needed for it."""
+    plain = [_plain(row) for row in steps if row["key"]]
+    return {row["key"] for row in plain} | {key for row in plain for key in row["facts"].get("needs", [])}
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    """The tables, all or none of them; a ledger from before entries had hashes gets the column."""
+    db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
+    for table in _TABLES:
+        if "check_sum" not in [column["name"] for column in db.execute(f"PRAGMA table_info({table})")]:
+            db.execute(f"ALTER TABLE {table} ADD COLUMN check_sum TEXT")

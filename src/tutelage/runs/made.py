@@ -11,12 +11,11 @@ from typing import Any
 from tutelage.core.errors import InputError, suggest
 from tutelage.core.store import Artifact, Store
 from tutelage.runs import payload
-from tutelage.runs.ledger import Ledger
+from tutelage.runs.ledger import FINISHED, Ledger
 from tutelage.runs.paths import STATE
 
 PREFIX = "run:"
 MODELS, ROWS = ("Adapter", "Trainer"), ("Scorer", "Transform", "Reader")
-FINISHED = ("passed", "gate failed")
 
 
 def made_model(name: str, workspace: Path, run_id: str = "latest") -> tuple[Path, dict[str, Any]] | None:
