@@ -125,6 +125,12 @@ def test_a_classifier_must_agree_and_classes_are_capped():
     assert over_cap(["a", "b", "a", "a", "b"], 1.4) == [3] and over_cap([], 3.0) == []
 
 
+def test_a_classifier_of_several_labels_is_refused():
+    several = SimpleNamespace(name="topics", multi_label=True)
+    with pytest.raises(ConfigError, match="several labels does not agree with one"):
+        apply_transform(Generated(), rows("one two three four five"), {"classifier": several})
+
+
 def test_a_gate_of_the_method_comes_last():
     funnel = Funnel(GateSettings(min_words=2), None)
     assert funnel.offer("a", "one", own="too_far") == "too_short"

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from tutelage.core.errors import ConfigError
 from tutelage.core.records import Record
 from tutelage.core.text.ngrams import ngram_hashes
 from tutelage.core.text.overlap import Neighbours
@@ -91,6 +92,14 @@ class Funnel:
     """Offers go in, reason codes come out ("" = accepted); `report` is the count of each."""
 
     def __init__(self, settings: GateSettings, protected: "Dataset | None", classifier: Any = None) -> None:
+        if getattr(classifier, "multi_label", False):
+            raise ConfigError(
+                "a classifier that gives a text several labels does not agree with one",
+                where="inputs.classifier",
+                expected="a classifier that gives each text one class",
+                found=classifier.name,
+                remedy="leave the classifier out, or fit one of single classes",
+            )
         self.settings = settings
         self.protected = Protected(protected)
         self.classifier = classifier
