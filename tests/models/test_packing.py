@@ -143,6 +143,19 @@ def test_long_documents_in_pieces_or_by_the_fused_kernel_agree(arch, fused_from,
         assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+@pytest.mark.parametrize("arch", ["llama", "gemma2"])
+def test_without_gradients_long_documents_are_scored_in_short_pieces(arch, monkeypatch):
+    model = tiny_causal_lm(arch)
+    batch = collate([documents(model, [60, 50, 44, 12])])
+    dense = logits(model, batch)
+    monkeypatch.setattr(attention, "SCORED", 16)
+    with torch.no_grad():
+        units = attention.Layout(attention.segment_units(batch.segment_ids), 166, torch.device("cpu"))
+        assert {b.queries.shape[1] for b in units.buckets} == {16, 12, 2}
+        found = logits(model, batch)
+    assert (found - dense).abs().max() <= 1e-5 * dense.abs().max()
+
+
 def test_self_test_finds_a_leak_and_falls_back(monkeypatch):
     model = tiny_causal_lm("llama")
     assert self_test(model) is None
@@ -186,6 +199,7 @@ def test_pack_pads_where_packing_is_off():
 
 
 MUTATIONS = [
+    ("src/tutelage/models/attention.py", "slice(mask.shape[-1] - width if even", "slice(mask.shape[-1] if even"),
     ("src/tutelage/models/attention.py", "or i % width == 0", "or False"),
     ("src/tutelage/models/attention.py", ".triu(1)", ".triu(2)"),
     (

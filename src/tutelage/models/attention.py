@@ -23,6 +23,8 @@ LONG = 512
 # fused kernel, whose backward pass is slow there; but the pieces keep their weights, and above the second number
 # that is too much memory.
 PIECE, FUSED_FROM = 256, 2048
+# Without gradients nothing is kept, whatever the length, and shorter pieces leave more of what lies ahead out.
+SCORED = 128
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class _Bucket:
     lengths: list[int]
     prefixes: list[int]
     causal_only: bool
+    even: bool  # all prefixes are equally long
 
 
 class Layout:
@@ -99,10 +102,12 @@ def additive_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _pieces(unit: Unit) -> list[Unit]:
     """A long unit as several, each with the tokens before it as prefix; another as it is."""
-    if unit.prefix or not LONG < unit.length <= FUSED_FROM:
+    trains = torch.is_grad_enabled()
+    piece, longest = (PIECE, LONG) if trains else (SCORED, SCORED)
+    if unit.prefix or unit.length <= longest or (trains and unit.length > FUSED_FROM):
         return [unit]
-    cuts = range(0, unit.length, PIECE)
-    return [Unit(unit.start + at, min(PIECE, unit.length - at), unit.start, at) for at in cuts]
+    cuts = range(0, unit.length, piece)
+    return [Unit(unit.start + at, min(piece, unit.length - at), unit.start, at) for at in cuts]
 
 
 def _groups(units: list[Unit]) -> list[list[Unit]]:
@@ -112,7 +117,9 @@ def _groups(units: list[Unit]) -> list[list[Unit]]:
     for unit in ordered:
         first = groups[-1][0] if groups else None
         near = first is not None and unit.length <= max(first.length * 1.25, first.length + 8)
-        near = near and first is not None and abs(unit.prefix - first.prefix) <= max(16, first.prefix // 4)
+        # What is computed in vain for the prefix of a short unit costs less than another batch of its own.
+        slack = max(16, first.prefix // 4) if first is not None and unit.length < SCORED // 2 else 16
+        near = near and first is not None and abs(unit.prefix - first.prefix) <= slack
         if near:
             groups[-1].append(unit)
         else:
@@ -140,7 +147,15 @@ def _bucket(group: list[Unit], device: torch.device) -> _Bucket:
         hidden = hidden[None]
     mask = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
     lengths, prefixes = [u.length for u in group], [u.prefix for u in group]
-    return _Bucket(queries.to(device), keys.to(device), mask.to(device), lengths, prefixes, causal_only=not prefix)
+    return _Bucket(
+        queries.to(device),
+        keys.to(device),
+        mask.to(device),
+        lengths,
+        prefixes,
+        causal_only=not prefix,
+        even=len(set(prefixes)) == 1,
+    )
 
 
 def attention(
@@ -191,27 +206,32 @@ def packed_attention(
     for bucket in layout.buckets:
         n, width = bucket.queries.shape
         qb = q.index_select(1, bucket.queries.reshape(-1)).view(kv_heads, groups, n, width, D)
-        kb = k.index_select(1, bucket.keys.reshape(-1)).view(kv_heads, 1, n, -1, D)
-        vb = v.index_select(1, bucket.keys.reshape(-1)).view(kv_heads, 1, n, -1, v.shape[-1])
+        kb = k.index_select(1, bucket.keys.reshape(-1)).view(kv_heads, n, -1, D)
+        vb = v.index_select(1, bucket.keys.reshape(-1)).view(kv_heads, n, -1, v.shape[-1])
         short_window = window is not None and window < bucket.keys.shape[1]
         if width > LONG and bucket.causal_only and not softcap and not short_window and not dropout:
             out = nn.functional.scaled_dot_product_attention(
                 qb.reshape(H, n, width, D).transpose(0, 1),
-                kb.expand(-1, groups, -1, -1, -1).reshape(H, n, width, D).transpose(0, 1),
-                vb.expand(-1, groups, -1, -1, -1).reshape(H, n, width, -1).transpose(0, 1),
+                kb[:, None].expand(-1, groups, -1, -1, -1).reshape(H, n, width, D).transpose(0, 1),
+                vb[:, None].expand(-1, groups, -1, -1, -1).reshape(H, n, width, -1).transpose(0, 1),
                 is_causal=True,
                 scale=scale,
             ).transpose(0, 1)
         else:
-            scores = torch.matmul(qb * scale, kb.transpose(-1, -2))
+            # The query heads of one key head are rows of one product: its keys are read once, not once a head.
+            rows = (qb * scale).transpose(1, 2).reshape(kv_heads * n, groups * width, D)
+            scores = torch.bmm(rows, kb.flatten(0, 1).transpose(1, 2))
             if softcap:
                 scores = torch.tanh(scores / softcap) * softcap
-            mask = _windowed(bucket, window) if short_window else bucket.mask
-            scores = scores + mask.to(scores.dtype)
+            mask = (_windowed(bucket, window) if short_window else bucket.mask).to(scores.dtype)
+            # A prefix as long as it is wide hides nothing: only what lies ahead is left to add.
+            even = bucket.even and not short_window and not torch.is_grad_enabled()
+            ahead = slice(mask.shape[-1] - width if even else 0, None)
+            scores.view(kv_heads, n, groups, width, -1)[..., ahead].add_(mask[:, None, :, ahead])
             weights = torch.softmax(scores, dim=-1)
             if dropout:
                 weights = nn.functional.dropout(weights, dropout)
-            out = torch.matmul(weights, vb)
+            out = torch.bmm(weights, vb.flatten(0, 1)).view(kv_heads, n, groups, width, -1).transpose(1, 2)
         found.append(out.reshape(H, n * width, -1))
     found.append(q.new_zeros(H, 1, v.shape[-1]))
     joined = torch.cat(found, dim=1).index_select(1, layout.back)
