@@ -297,7 +297,8 @@ def test_rows_of_text_are_written_as_json_writes_them(rows):
 
 def test_rows_of_text_are_written_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(jsonl_module, "to_line", None)
-    rows = [{"id": "a", "text": 'one "two"\n\\ é'}, {"id": "b", "text": ""}]
+    rows = [{"id": "a", "text": 'one "two"\t\r\n\\ é'}, {"id": "b", "text": ""}]
     target = str(tmp_path / "a.jsonl")
     Jsonl().write(Dataset.from_rows(rows), target)
+    assert [json.loads(line) for line in Path(target).read_bytes().splitlines()] == rows
     assert list(ReadJsonl().read(target).rows()) == rows
