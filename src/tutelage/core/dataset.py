@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tutelage.core import json_text
 from tutelage.core.errors import InputError, StoreError, suggest
 from tutelage.core.shards import PARQUET, Part, Shard, hash_table, make_part, without
 
@@ -81,7 +82,7 @@ class Dataset:
                 remedy="read raw files with a reader (`data.read.*`), or pass the folder that `save` wrote",
             )
         try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
+            manifest = json_text.loads(file.read_bytes())
             schema = pa.ipc.read_schema(pa.BufferReader(bytes.fromhex(manifest["schema"])))
             shards = [
                 Shard(
@@ -95,33 +96,39 @@ class Dataset:
             found = cls(
                 shards,
                 schema,
-                pq.read_table(folder / "dropped.parquet"),
-                pq.read_table(folder / "quarantined.parquet"),
+                _read_beside(folder / "dropped.parquet", DROPPED_SCHEMA),
+                _read_beside(folder / "quarantined.parquet", QUARANTINE_SCHEMA),
                 manifest["report"],
             )
-        except (KeyError, ValueError, OSError) as error:
-            raise InputError(
-                "a dataset folder is damaged",
-                where=file,
-                found=f"{type(error).__name__}: {error}",
-                remedy="make the dataset again",
-            ) from None
+            # What the manifest says of itself: a shard that is gone from the list is missed.
+            known = found.hash == manifest["hash"] and found.num_rows == manifest["rows"]
+            known &= "id" in schema.names and all(any("id" in p.columns for p in s.parts) for s in shards)
+            sizes = [stored["bytes"] for entry in manifest["shards"] for stored in entry["parts"]]
+        except _BROKEN as error:
+            raise _damaged(file, f"{type(error).__name__}: {error}") from None
+        if not known:
+            raise _damaged(file, "shards that the hash in the manifest is not of")
         found.path = folder
-        for entry, shard in zip(manifest["shards"], shards):
-            for stored, part in zip(entry["parts"], shard.parts):
+        for shard in shards:
+            for part in shard.parts:
                 assert isinstance(part.source, Path)
+                expected = sizes.pop(0)
                 size = part.source.stat().st_size if part.source.exists() else -1
-                if size != stored["bytes"]:
+                if size != expected:
                     raise InputError(
                         "a shard is damaged",
                         where=part.source,
-                        expected=f"{stored['bytes']} bytes",
+                        expected=f"{expected} bytes",
                         found="no file" if size < 0 else f"{size} bytes",
                         remedy="make the dataset again",
                     )
                 if verify and hash_table(part.read(part.columns)) != part.hash:
                     raise InputError(
-                        "a shard's contents changed", where=part.source, remedy="make the dataset again"
+                        "a shard's contents changed",
+                        where=part.source,
+                        expected=f"contents with the hash {part.hash}",
+                        found="others",
+                        remedy="make the dataset again",
                     )
         return found
 
@@ -345,10 +352,34 @@ def as_array(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
         raise ValueError(f"column {name!r} cannot be stored: {error}") from None
 
 
+# Whatever a manifest that somebody else wrote makes its reader raise.
+_BROKEN = (KeyError, IndexError, ValueError, TypeError, AttributeError, OSError, OverflowError, pa.ArrowException)
+
+
+def _damaged(file: Path, found: str) -> InputError:
+    return InputError(
+        "a dataset folder is damaged",
+        where=file,
+        expected="a manifest and tables as they were saved",
+        found=found,
+        remedy="make the dataset again",
+    )
+
+
+def _read_beside(file: Path, schema: pa.Schema) -> pa.Table:
+    return pq.read_table(file, partitioning=None).cast(schema)
+
+
 def _inside(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError("a manifest names a file outside its folder", where=folder / MANIFEST, found=name)
+        raise InputError(
+            "a manifest names a file outside its folder",
+            where=folder / MANIFEST,
+            expected="files below the folder",
+            found=name,
+            remedy="make the dataset again; do not use this one if you do not know who wrote it",
+        )
     return path
 
 

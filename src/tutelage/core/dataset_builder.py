@@ -114,7 +114,11 @@ class DatasetBuilder:
             schema = pa.unify_schemas(
                 self._schemas or [pa.schema([("id", pa.string())])], promote_options="permissive"
             )
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            for shard, own in zip(self._shards, self._schemas[-len(self._shards) :]):
+                widened = [field.name for field in own if field.type != schema.field(field.name).type]
+                # Read now: a value that the wider type cannot hold is an error here, not wherever it is used.
+                shard.read(widened, schema)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, InputError) as error:
             raise _changed(error) from None
         dropped = pa.table(
             {"id": [d[0] for d in self._dropped], "reason": [d[1] for d in self._dropped]}, schema=DROPPED_SCHEMA
@@ -180,7 +184,8 @@ def _joined(tables: list[pa.Table]) -> pa.Table:
 def _changed(error: Exception) -> InputError:
     return InputError(
         "a column changes its type between rows",
-        found=str(error).splitlines()[0],
+        expected="values that one type can hold",
+        found=error.found if isinstance(error, InputError) else str(error).splitlines()[0],
         remedy="give every row of the column one type",
     )
 

@@ -39,7 +39,7 @@ class TutelageError(Exception):
         self.found = found
         self.remedy = remedy
         facts = (("where", where), ("expected", expected), ("found", found), ("do", remedy))
-        lines = [what] + [f"  {name + ':':<10}{_clip(value)}" for name, value in facts if value is not None]
+        lines = [_clip(what)] + [f"  {name + ':':<10}{_clip(value)}" for name, value in facts if value is not None]
         super().__init__("\n".join(lines))
 
     def to_json(self) -> dict[str, object]:

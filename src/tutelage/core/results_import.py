@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tutelage.core import json_text
 from tutelage.core.errors import InputError
 from tutelage.core.items import ItemLog, item_keys
 
@@ -92,14 +93,14 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                row = json_text.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
                 raise InputError("not UTF-8", where=f"{path}, line {number}", found=error.reason) from None
-            except json.JSONDecodeError as error:
+            except ValueError as error:
                 raise InputError(
                     "not a line of JSON",
                     where=f"{path}, line {number}",
-                    found=f"{error.msg} at column {error.colno}",
+                    found=f"{error.msg} at column {error.colno}" if hasattr(error, "colno") else error,
                     remedy="the last line of a run that was cut off is often torn: remove it, or run again",
                 ) from None
             if not isinstance(row, dict):
@@ -154,7 +155,12 @@ def _plain_log(
     items = []
     for number, row in rows:
         if row.get(key_column) is None:
-            raise InputError(f"a row lacks its {key_column}", where=f"{path}, line {number}")
+            raise InputError(
+                f"a row lacks its {key_column}",
+                where=f"{path}, line {number}",
+                expected=f"{key_column}, as in the first row",
+                found=", ".join(row),
+            )
         item = {
             "item_key": str(row[key_column]),
             "train_seed": next((row[name] for name in SEED_COLUMNS if row.get(name) is not None), None),
@@ -210,7 +216,8 @@ def _identity(row: Mapping[str, Any], filter_name: str) -> dict[str, Any]:
 def _harness_metrics(rows: list[tuple[int, dict[str, Any]]]) -> list[str]:
     first = rows[0][1]
     listed = first.get("metrics") or [n for n in ("acc", "acc_norm", "exact_match", *ROLLING) if n in first]
-    return [name for name in listed if _usable(first.get(name), name)]
+    named = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return [name for name in dict.fromkeys(named) if _usable(first.get(name), name)]
 
 
 def _usable(value: Any, metric: str) -> bool:
@@ -243,10 +250,11 @@ def _higher_is_better(folder: Path) -> dict[str, dict[str, bool]]:
     stated: dict[str, dict[str, bool]] = {}
     for path in sorted(folder.rglob("results_*.json")):
         try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            content = json_text.loads(path.read_text(encoding="utf-8-sig"))
+        except ValueError as error:
             raise InputError("cannot read the results file", where=path, expected="JSON", found=error) from None
-        for task, metrics in (content.get("higher_is_better") or {}).items():
+        found = content.get("higher_is_better") if isinstance(content, dict) else None
+        for task, metrics in found.items() if isinstance(found, dict) else ():
             if isinstance(metrics, dict):
                 stated.setdefault(task, {}).update({m: v for m, v in metrics.items() if isinstance(v, bool)})
     return stated

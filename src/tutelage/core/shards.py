@@ -63,14 +63,10 @@ class Part:
         if isinstance(self.source, pa.Table):
             return self.source.select(list(columns))
         try:
-            return pq.read_table(self.source, columns=list(columns), partitioning=None)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(
-                "a shard cannot be read",
-                where=self.source,
-                found=str(error).splitlines()[0],
-                remedy="the file is truncated or damaged; make the dataset again",
-            ) from None
+            found = pq.read_table(self.source, columns=list(columns), partitioning=None)
+            return found.select(list(columns))
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+            raise _unreadable(self.source, error) from None
 
 
 @dataclass(frozen=True)
@@ -95,9 +91,27 @@ class Shard:
             column = found.get(name)
             if column is None:
                 column = pa.chunked_array([pa.nulls(self.rows, kind)])
-            # A cast to the same type is not only idle: of lists that hold nulls alone it makes a broken array.
-            arrays.append(column if column.type == kind else column.cast(kind))
+            try:
+                if len(column) != self.rows:
+                    raise ValueError(f"{len(column)} rows of {self.rows}")
+                # A cast to the same type is not only idle: of lists of nulls alone it makes a broken array.
+                arrays.append(column if column.type == kind else column.cast(kind))
+            except (pa.ArrowException, ValueError, TypeError) as error:
+                raise _unreadable(self._source_of(name), error) from None
         return pa.table(arrays, names=list(columns))
+
+    def _source_of(self, column: str) -> object:
+        return next((part.source for part in self.parts if column in part.columns), "dataset")
+
+
+def _unreadable(source: object, error: Exception) -> InputError:
+    return InputError(
+        "a shard cannot be read",
+        where=source if isinstance(source, Path) else "a shard in memory",
+        expected="the columns and rows that the dataset says",
+        found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        remedy="the file is truncated or damaged; make the dataset again",
+    )
 
 
 def make_part(table: pa.Table, held: int) -> Part:

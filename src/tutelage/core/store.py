@@ -14,12 +14,13 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import blake3
 from filelock import FileLock, Timeout
 
+from tutelage.core import json_text
 from tutelage.core.errors import StoreError, TutelageError
 
 MARKER = "artifact.json"
@@ -81,14 +82,16 @@ class Store:
         """The artifact `key`, or None when it is not there or not complete."""
         folder = self.folder(key)
         try:
-            marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+            marker = json_text.loads((folder / MARKER).read_bytes())
             files = marker["files"]
-            if marker["format"] != FORMAT or marker["key"] != key:
+            if marker["format"] != FORMAT or marker["key"] != key or not isinstance(marker["meta"], dict):
+                return None
+            if not all(isinstance(entry["hash"], str) and _plain(name) for name, entry in files.items()):
                 return None
             if any((folder / name).stat().st_size != entry["bytes"] for name, entry in files.items()):
                 return None
             return Artifact(key, marker["kind"], folder, marker["meta"], files)
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
             return None
         except OSError as error:
             raise _store_error("the artifact store cannot be read", folder, error) from None
@@ -230,6 +233,14 @@ def _store_error(what: str, where: Path, error: OSError) -> StoreError:
         where=where,
         found=error.strerror or str(error),
         remedy="free space or choose a --workspace that can be written",
+    )
+
+
+def _plain(name: str) -> bool:
+    """Whether a file's name in a marker stays below the artifact's folder."""
+    path = PurePosixPath(name)
+    return (
+        bool(name) and not path.is_absolute() and ".." not in path.parts and ":" not in name and "\\" not in name
     )
 
 

@@ -5,7 +5,6 @@ templates are rendered elsewhere, in a sandbox.
 """
 
 import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tutelage.core import json_text
 from tutelage.core.errors import ConfigError, InputError, suggest
 
 SECOND_ROUTE = "run lm-eval in its own environment and compare its sample files (`tutelage compare-results`)"
@@ -112,6 +112,8 @@ class LmEvalConfig(_Strict):
 
 def contained(path: str | Path, root: Path, base: Path, what: str) -> Path:
     """`path` resolved below `base`, else below `root`; leaving `root` (also through a link) is an error."""
+    if not isinstance(path, str | Path) or "\0" in str(path):
+        raise InputError(f"{what} is not named", where=base, expected="the name of a file", found=repr(path)[:80])
     candidates = [(folder / path).resolve() for folder in (base, root)]
     found = next((file for file in candidates if file.exists()), candidates[-1])
     if not found.is_relative_to(root.resolve()):
@@ -123,7 +125,9 @@ def contained(path: str | Path, root: Path, base: Path, what: str) -> Path:
             remedy="copy the file into the project, or set `project` to a folder that holds both",
         )
     if not found.is_file():
-        raise InputError(f"{what} does not exist", where=path, expected=f"a file below {base} or {root}")
+        raise InputError(
+            f"{what} does not exist", where=path, expected=f"a file below {base} or {root}", found="none"
+        )
     return found
 
 
@@ -137,7 +141,11 @@ def load_config(path: str, root: Path, allow_code: bool) -> LmEvalConfig:
             continue
         flag = " (not even with --allow-task-code)" if key in CODE_KEYS else ""
         raise ConfigError(
-            f"the task key {key!r} is not supported{flag}: {reason}", where=f"{file}: {key}", remedy=SECOND_ROUTE
+            f"the task key {key!r} is not supported{flag}: {reason}",
+            where=f"{file}: {key}",
+            expected="a task without it",
+            found=key,
+            remedy=SECOND_ROUTE,
         )
     for name in ("fewshot_config", "dataset_kwargs", "metadata", "num_fewshot", "description"):
         if merged.get(name) is None:
@@ -145,7 +153,11 @@ def load_config(path: str, root: Path, allow_code: bool) -> LmEvalConfig:
     for key in merged:
         if key not in LmEvalConfig.model_fields:
             raise ConfigError(
-                f"unknown task key {key!r}", where=f"{file}: {key}", remedy=suggest(key, LmEvalConfig.model_fields)
+                f"unknown task key {key!r}",
+                where=f"{file}: {key}",
+                expected="a key of lm-eval's task files",
+                found=key,
+                remedy=suggest(key, LmEvalConfig.model_fields),
             )
     try:
         return LmEvalConfig(**{"task": file.stem, **merged})
@@ -182,13 +194,16 @@ def _read(file: Path, root: Path, allow_code: bool, above: tuple[Path, ...]) -> 
     try:
         # A SafeLoader, extended by a tag that is refused unless allowed.
         content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("a task file is not YAML", where=file, found=str(error).splitlines()[0]) from None
-    if not isinstance(content, dict):
-        raise ConfigError("a task file is not a mapping", where=file, expected="key: value lines")
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError) as error:
+        found = "values nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        raise ConfigError("a task file is not YAML", where=file, expected="keys and values", found=found) from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(
+            "a task file is not a mapping", where=file, expected="key: value lines", found=type(content).__name__
+        )
     includes = content.pop("include", None) or []
     merged: dict[str, Any] = {}
-    for name in [includes] if isinstance(includes, str) else includes:
+    for name in includes if isinstance(includes, list) else [includes]:
         other = contained(name, root, file.parent, "an included task file")
         merged |= _read(other, root, allow_code, (*above, file))
     return merged | content
@@ -226,17 +241,24 @@ def load_split(config: LmEvalConfig, split: str, path: str, root: Path) -> list[
             expected=f"data_files: {{{split}: file.jsonl}}",
             found=config.dataset_kwargs,
         )
-    names = [files[split]] if isinstance(files[split], str) else files[split]
+    names = files[split] if isinstance(files[split], list) else [files[split]]
     folder = contained(path, root, root, "a task file").parent
     rows = [row for name in names for row in _rows(contained(name, root, folder, "a data file"))]
     if not rows:
-        raise InputError("a split has no rows", where=f"{names}", expected="at least one JSON object")
+        raise InputError(
+            "a split has no rows", where=f"{names}", expected="at least one JSON object", found="none"
+        )
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return [{name: row.get(name) for name in columns} for row in rows]
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    text = file.read_text(encoding="utf-8-sig")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            "a data file cannot be read", where=file, expected="UTF-8 text", found=str(error)
+        ) from None
     if text.lstrip().startswith("["):
         numbered = [(0, text)]
     else:
@@ -244,7 +266,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     rows: list[Any] = []
     for number, line in numbered:
         try:
-            found = json.loads(line)
+            found = json_text.loads(line)
         except ValueError as error:
             raise InputError("a line is not JSON", where=f"{file}:{number or 1}", found=str(error)) from None
         rows += found if number == 0 else [found]

@@ -174,17 +174,21 @@ def apply_filters(steps: Sequence[dict[str, Any]], outputs: Sequence[str], where
     found: list[str] = list(outputs)
     parsed = True
     for step in steps:
+        if not isinstance(step, dict):
+            raise ConfigError(
+                "a filter is not a mapping", where=where, expected="{function: name, ...}", found=repr(step)[:80]
+            )
         name = step.get("function")
         if name == "regex":
             found, parsed = _regex(step, found)
         elif name == "take_first":
             found = found[:1]
         elif name == "take_first_k":
-            if len(found) < step["k"]:
+            if type(step.get("k")) is not int or len(found) < step["k"]:
                 raise ConfigError(
                     "a filter takes more outputs than there are",
                     where=where,
-                    expected=f"repeats >= {step['k']}",
+                    expected=f"repeats >= k, here {step.get('k')!r}",
                     found=len(found),
                 )
             found = found[: step["k"]]
@@ -192,23 +196,41 @@ def apply_filters(steps: Sequence[dict[str, Any]], outputs: Sequence[str], where
             found = [Counter(found).most_common(1)[0][0]]
         else:
             raise ConfigError(
-                f"unsupported filter {name!r}", where=where, expected=", ".join(FILTERS), remedy=SECOND_ROUTE
+                f"unsupported filter {name!r}",
+                where=where,
+                expected=", ".join(FILTERS),
+                found=name,
+                remedy=SECOND_ROUTE,
             )
     if len(found) != 1:
         raise ConfigError(
-            "a filter leaves several answers", where=where, remedy="end it with function: take_first"
+            "a filter leaves several answers",
+            where=where,
+            expected="one",
+            found=len(found),
+            remedy="end it with function: take_first",
         )
     return found[0], parsed
 
 
 def _regex(step: dict[str, Any], outputs: Sequence[str]) -> tuple[list[str], bool]:
-    pattern = re.compile(step.get("regex_pattern", r"#### (\-?[0-9\.\,]+)"))
+    written, group = step.get("regex_pattern", r"#### (\-?[0-9\.\,]+)"), step.get("group_select", 0)
     fallback = step.get("fallback", "[invalid]")
+    try:
+        pattern = re.compile(written)
+        group = int(group)
+    except (re.error, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ConfigError(
+            "a regex filter is not valid",
+            where="filter_list",
+            expected="regex_pattern: a regular expression, group_select: a whole number",
+            found=f"{error!s}: {written!r}, {group!r}",
+        ) from None
     answers, parsed = [], True
     for output in outputs:
         matches = pattern.findall(output)
         try:
-            match = matches[step.get("group_select", 0)]
+            match = matches[group]
         except IndexError:
             match = None
         if isinstance(match, tuple):

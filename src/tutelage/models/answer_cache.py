@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tutelage.core import json_text
+
 
 def place(folder: Path, request: list[Any]) -> Path:
     """Where the answer to a request (address, path, body) is kept."""
@@ -17,7 +19,7 @@ def place(folder: Path, request: list[Any]) -> Path:
 def read(file: Path) -> dict[str, Any] | None:
     """The answer, or None where there is none or it is damaged."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json_text.loads(file.read_bytes())
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

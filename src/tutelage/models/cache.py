@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from tutelage.core import json_text
 from tutelage.core.errors import StoreError
 from tutelage.core.store import disk_errors
 
@@ -45,7 +46,7 @@ def file_sha256(path: Path) -> str:
 def complete(folder: Path) -> dict[str, Any] | None:
     """The marker of a complete folder, or None when it is absent, torn or has lost files."""
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        marker = json_text.loads((folder / MARKER).read_bytes())
         for name, size in marker["files"].items():
             if (folder / name).stat().st_size != size:
                 return None

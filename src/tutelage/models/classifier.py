@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from tutelage.core import json_text
 from tutelage.core.errors import ModelError
 from tutelage.core.labels import Label, LabelSpace
 from tutelage.core.meter import Meter
@@ -321,7 +322,7 @@ def inner_model(packaged: str | None, folder: Path, device: str, dtype: str) -> 
 def load_classifier(folder: Path, device: str = "auto", dtype: str = "auto") -> Classifier:
     """The classifier that `save` wrote; raises ModelError when a file is absent, damaged or of a later format."""
     try:
-        settings = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        settings = json_text.loads((folder / FILE).read_bytes())
         if settings["format"] != _FORMAT:
             raise ValueError(f"format {settings['format']}, this version reads {_FORMAT}")
         labels = LabelSpace([Label(**label) for label in settings["labels"]])

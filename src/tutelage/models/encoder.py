@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tutelage.core import json_text
 from tutelage.core.errors import ModelError, suggest
 from tutelage.core.meter import Meter
 from tutelage.models.device import bf16_is_faster, choose_device
@@ -330,7 +331,7 @@ class Encoder(Model):
 
 def _sentence_length(folder: Path) -> int | None:
     try:
-        value = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"]
+        value = json_text.loads((folder / "sentence_bert_config.json").read_bytes())["max_seq_length"]
         return int(value) if value else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

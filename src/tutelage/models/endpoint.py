@@ -242,7 +242,7 @@ class EndpointLM(Model):
                 raise TypeError("content is not text")
         except (KeyError, IndexError, TypeError) as error:
             raise self._odd(path, error) from None
-        reason, prompt = choice.get("finish_reason"), int(_usage(answer).get("prompt_tokens") or 0)
+        reason, prompt = choice.get("finish_reason"), _usage(answer)[0]
         refused = reason == "content_filter" or bool(said.get("refusal"))
         return Generation(text or "", (), reason == "length", prompt, refused)
 
@@ -319,8 +319,7 @@ class EndpointLM(Model):
         return answer
 
     def _book(self, answer: dict[str, Any], seconds: float, paid: bool) -> None:
-        usage = _usage(answer)
-        prompt, completion = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
+        prompt, completion = _usage(answer)
         cost = self.prices.of(prompt, completion)
         with self._lock:
             for total in (self.as_if, self.paid) if paid else (self.as_if,):
@@ -379,6 +378,12 @@ def _echoed(choice: dict[str, Any], text: str) -> list[dict[str, Any]]:
     tops = logprobs.get("top_logprobs") or [None] * len(starts)
     if not choice["text"].startswith(text):
         raise ValueError("the prompt was not echoed")
+    if not all(type(start) is int for start in starts) or sorted(starts) != starts:
+        raise ValueError("the places of the tokens are not whole numbers in order")
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("the tokens are not text")
+    if not all(logp is None or (type(logp) in (int, float) and math.isfinite(logp)) for logp in logps):
+        raise ValueError("the log-probabilities are not finite numbers")
     ends = [*starts[1:], len(choice["text"])]
     return [
         {"start": start, "end": end, "logp": logp, "greedy": bool(top) and name == max(top, key=top.get)}
@@ -387,6 +392,9 @@ def _echoed(choice: dict[str, Any], text: str) -> list[dict[str, Any]]:
     ]
 
 
-def _usage(answer: dict[str, Any]) -> dict[str, Any]:
+def _usage(answer: dict[str, Any]) -> tuple[int, int]:
+    """Tokens of prompt and completion as the server counts them; 0 for what it does not say as a number."""
     usage = answer.get("usage")
-    return usage if isinstance(usage, dict) else {}
+    said = [usage.get(name) if isinstance(usage, dict) else 0 for name in ("prompt_tokens", "completion_tokens")]
+    prompt, completion = (one if type(one) is int and 0 <= one < 2**53 else 0 for one in said)
+    return prompt, completion

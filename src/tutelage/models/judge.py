@@ -5,7 +5,6 @@ neither can know, holds no token that ends a turn, and an answer counts only if 
 """
 
 import hashlib
-import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit
+
+from tutelage.core import json_text
 
 CRITERIA = {
     "writing": "Which text is written better: clearer, better ordered, with fewer errors?",
@@ -67,7 +68,7 @@ def parse_choice(answer: str) -> float | None:
     if len(found) != 1:
         return None
     try:
-        value = json.loads(found[0])
+        value = json_text.loads(found[0])
     except ValueError:
         return None
     if set(value) != {"better"} or value["better"] not in ("A", "B"):

@@ -3,11 +3,11 @@
 Weights are read from safetensors only; code that comes with a model runs only when `allow_remote_code` is given.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from tutelage.core import json_text
 from tutelage.core.errors import ModelError
 from tutelage.models.device import choose_device, choose_dtype
 from tutelage.models.seam import Model
@@ -109,7 +109,6 @@ def load_folder(
     if not (folder / "config.json").is_file():
         raise ModelError("not a model folder", where=folder, expected="config.json", found="none")
     check_folder(folder, allow_remote_code)
-    from safetensors import SafetensorError
     from transformers import AutoConfig
 
     try:
@@ -131,7 +130,10 @@ def load_folder(
         return encoder if adapter is None else encoder.with_adapter(adapter)
     try:
         tokenizer = folder_tokenizer(folder, allow_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except BaseException as error:
+        # The library raises whatever a damaged file makes it raise; a panic of its Rust part is no Exception.
+        if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit | MemoryError):
+            raise
         raise ModelError("a tokenizer cannot be loaded", where=folder, found=_line(error)) from None
     from transformers import AutoModelForCausalLM
 
@@ -149,9 +151,9 @@ def load_folder(
                 local_files_only=True,
                 use_safetensors=True,
             )
-    except Exception as error:
-        if not isinstance(error, OSError | ValueError | RuntimeError | SafetensorError) and not allow_remote_code:
-            raise  # a defect of ours; code that came with the model may raise anything
+    except MemoryError:
+        raise
+    except Exception as error:  # code that came with the model may raise anything, as may the library
         raise ModelError("a model's weights cannot be loaded", where=folder, found=_line(error)) from None
     rows = module.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
@@ -273,13 +275,13 @@ def _hub(name: str, offline: bool, code: bool) -> Path:
         ) from None
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_text.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ModelError("a model file cannot be read", where=path, found=error) from None
     if not isinstance(found, dict):

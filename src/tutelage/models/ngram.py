@@ -23,6 +23,7 @@ from typing import Literal
 
 import numpy as np
 
+from tutelage.core import json_text
 from tutelage.core.errors import ConfigError, ModelError
 from tutelage.models.seam import Generation, LogLikelihood, Model, TextScore, as_texts, saving
 
@@ -211,7 +212,7 @@ class NGramLM(Model):
         """Read what `save` wrote. Raises ModelError when a file is absent or damaged."""
         folder = Path(path)
         try:
-            config = json.loads((folder / "ngram.json").read_text(encoding="utf-8"))
+            config = json_text.loads((folder / "ngram.json").read_bytes())
             if config["format"] != _FORMAT:
                 raise ValueError(f"format {config['format']}, this version reads {_FORMAT}")
             model = cls(config["order"], config["unit"], name=folder.name)

@@ -104,9 +104,12 @@ def put_adapter(module: Any, folder: Path) -> Any:
         )
     from safetensors.torch import load_file
 
-    stored = load_file(folder / WEIGHTS)
+    try:
+        stored = load_file(folder / WEIGHTS)
+        config = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:  # the libraries raise whatever a damaged file makes them raise
+        raise _no_adapter(folder, error) from None
     _check_vocabulary(module, folder, stored)
-    config = PeftConfig.from_pretrained(str(folder))
     if config.is_prompt_learning and config.peft_type != "PROMPT_TUNING":
         raise ModelError(
             "this kind of prompt learning is not supported",
@@ -124,7 +127,7 @@ def put_adapter(module: Any, folder: Path) -> Any:
             low_cpu_mem_usage=True,
             local_files_only=True,
         )
-    except (RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:
         raise ModelError(
             "an adapter does not fit its base model",
             where=folder,
@@ -136,6 +139,16 @@ def put_adapter(module: Any, folder: Path) -> Any:
         splice(adapted)
     adapted.eval()
     return adapted
+
+
+def _no_adapter(folder: Path, error: Exception) -> ModelError:
+    return ModelError(
+        "an adapter cannot be read",
+        where=folder,
+        expected=f"adapter_config.json and {WEIGHTS} as PEFT writes them",
+        found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+        remedy="save or download it again",
+    )
 
 
 def _check_vocabulary(module: Any, folder: Path, stored: dict[str, torch.Tensor]) -> None:
@@ -174,7 +187,9 @@ def _vocabulary_size(tokenizer: bytes) -> int:
 def _check_applied(adapted: Any, folder: Path, stored: dict[str, torch.Tensor]) -> None:
     from peft import get_peft_model_state_dict
 
-    present = get_peft_model_state_dict(adapted)
+    # Said here: PEFT would ask the hub for the base model's vocabulary to find it out.
+    embeddings = any(mark in name for name in stored for mark in ("embed", "lm_head", "wte"))
+    present = get_peft_model_state_dict(adapted, save_embedding_layers=embeddings)
     lost = [
         name
         for name, value in stored.items()

@@ -15,6 +15,7 @@ from email.message import Message
 from http.client import HTTPException
 from typing import Any
 
+from tutelage.core import json_text
 from tutelage.core.errors import ConfigError, EndpointError
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
@@ -244,7 +245,7 @@ class JsonTransport:
             error.status = status
             raise error
         try:
-            found = json.loads(text)
+            found = json_text.loads(text)
         except ValueError:
             raise EndpointError(
                 "the endpoint's answer is not JSON", where=where, expected="a JSON object", found=text[:200],
@@ -252,8 +253,9 @@ class JsonTransport:
             ) from None  # fmt: skip
         if not isinstance(found, dict):
             raise EndpointError(
-                "the endpoint's answer is not a JSON object", where=where, found=type(found).__name__
-            )
+                "the endpoint's answer is not a JSON object", where=where, expected="an object",
+                found=type(found).__name__,
+            )  # fmt: skip
         if "error" in found and "choices" not in found:
             raise EndpointError("the endpoint reports an error", where=where, found=str(found["error"])[:300])
         return found

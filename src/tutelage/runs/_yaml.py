@@ -13,14 +13,27 @@ import yaml
 from tutelage.core.errors import ConfigError
 
 MAX_BYTES = 1_000_000
+MAX_DIGITS = 300
+# A recipe nests some six levels deep.
+MAX_LEVELS = 50
 Lines = dict[tuple[str | int, ...], int]
 
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012  (the resolvers are set below)
 
+    _level = 0
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
+        self._level += 1
+        if self._level > MAX_LEVELS:
+            raise _Refused(
+                "values are nested too deeply",
+                event.start_mark.line + 1,
+                f"more than {MAX_LEVELS} levels",
+                "close the brackets that were left open, or write the value as text",
+            )
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _Refused(
                 "anchors and aliases are not part of recipes",
@@ -28,7 +41,10 @@ class _Loader(yaml.SafeLoader):
                 f"{'*' if isinstance(event, yaml.AliasEvent) else '&'}{event.anchor}",
                 "write the value out where it is needed",
             )
-        return super().compose_node(parent, index)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._level -= 1
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
@@ -71,6 +87,13 @@ _Loader.yaml_implicit_resolvers[""] = _Loader.yaml_implicit_resolvers.get("\0", 
 
 
 def _int(loader: Any, node: Any) -> int:
+    if len(node.value) > MAX_DIGITS:
+        raise _Refused(
+            "a number is too long",
+            node.start_mark.line + 1,
+            f"{node.value[:40]} ...",
+            f"write at most {MAX_DIGITS} digits, or quotes around what is no number",
+        )
     return int(node.value)
 
 

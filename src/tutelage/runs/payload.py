@@ -4,12 +4,16 @@ Nothing is pickled: a state is `state.json` with its arrays in `arrays.npz`; eve
 """
 
 import json
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tutelage.core import json_text
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import ConfigError, StoreError
 from tutelage.core.items import ItemLog
@@ -36,7 +40,8 @@ def save_result(result: Result, folder: Path) -> None:
 
 def load_result(folder: Path) -> Result:
     """The result with its item log."""
-    result = Result.model_validate_json((folder / RESULT).read_text(encoding="utf-8"))
+    with _whole(folder / RESULT):
+        result = Result.model_validate_json((folder / RESULT).read_bytes())
     file = folder / ITEMS
     return result.with_items(ItemLog.load(file)) if file.exists() else result
 
@@ -62,7 +67,10 @@ def save_fit(record: Any, folder: Path) -> None:
 def load_fit(folder: Path) -> dict[str, Any] | None:
     """The fit record beside a trained model, if there is one."""
     file = folder / FIT
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    if not file.exists():
+        return None
+    with _whole(file):
+        return dict(json_text.loads(file.read_bytes()))
 
 
 def save_state(state: Mapping[str, Any], folder: Path) -> None:
@@ -75,15 +83,26 @@ def save_state(state: Mapping[str, Any], folder: Path) -> None:
 
 def load_state(folder: Path) -> dict[str, Any]:
     """What `save_state` wrote (tuples come back as lists)."""
-    plain = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    with _whole(folder / ARRAYS), np.load(folder / ARRAYS, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    with _whole(folder / STATE):
+        return dict(_rebuild(json_text.loads((folder / STATE).read_bytes()), arrays))
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[None]:
+    """Raise StoreError for whatever a damaged file makes its reader raise."""
     try:
-        with np.load(folder / ARRAYS, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as error:
+        yield
+    except (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RecursionError, MemoryError,
+            zipfile.BadZipFile, zlib.error, NotImplementedError) as error:  # fmt: skip
         raise StoreError(
-            "a stored state is damaged", where=folder / ARRAYS, found=error, remedy="delete it and run again"
+            "a stored result is damaged",
+            where=file,
+            expected="the file as it was written",
+            found=f"{type(error).__name__}: {str(error)[:200]}",
+            remedy="delete the folder it is in and run again",
         ) from None
-    return _rebuild(plain, arrays)
 
 
 def _flatten(value: Any, arrays: dict[str, np.ndarray], path: str) -> Any:

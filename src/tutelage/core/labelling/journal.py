@@ -20,6 +20,7 @@ import blake3
 from filelock import FileLock, Timeout
 from pydantic import Field
 
+from tutelage.core import json_text
 from tutelage.core.errors import InputError, StoreError
 from tutelage.core.records import Record
 
@@ -126,7 +127,7 @@ def _read(file: Path) -> tuple[Answers, int, bool]:
     last = max((number for number, line in enumerate(lines) if line), default=-1)
     for number, line in enumerate(lines[: last + 1]):
         try:
-            answers.add(Event(**json.loads(line.decode("utf-8"))))
+            answers.add(Event(**json_text.loads(line.decode("utf-8"))))
         except (ValueError, TypeError, InputError) as error:
             if number == last and _cut_off(line, error):
                 break

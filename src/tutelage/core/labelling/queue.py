@@ -15,6 +15,7 @@ from typing import Any
 
 import blake3
 
+from tutelage.core import json_text
 from tutelage.core.errors import InputError, StoreError
 from tutelage.core.labelling.journal import Answers, Event, read_answers, text_mark
 from tutelage.core.labels import Label, LabelSpace
@@ -79,11 +80,8 @@ class Queue:
         items = [
             Item(row["id"], row["text"], row.get("suggested")) for row in _read_rows(folder / ITEMS, "id", "text")
         ]
-        labels = [
-            Label(name=row["label"], description=row.get("description", ""), aliases=tuple(row.get("aliases", ())))
-            for row in _read_rows(folder / LABELS, "label")
-        ]
-        told = guidelines.read_text(encoding="utf-8") if guidelines.is_file() else ""
+        labels = [_label(row, folder / LABELS) for row in _read_rows(folder / LABELS, "label")]
+        told = _read_text(guidelines) if guidelines.is_file() else ""
         return cls(tuple(items), LabelSpace(labels), told, folder)
 
     def check(self, answers: Answers, where: object) -> int:
@@ -177,17 +175,38 @@ def _replace(file: Path, text: str) -> None:
         building.unlink(missing_ok=True)
 
 
+def _label(row: Mapping[str, Any], file: Path) -> Label:
+    try:
+        return Label(
+            name=row["label"], description=row.get("description", ""), aliases=tuple(row.get("aliases", ()))
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "a class of a queue is not valid",
+            where=f"{file}, label {row['label']!r}",
+            expected="a name, a description and aliases, all of them text",
+            found=str(error).splitlines()[0],
+            remedy="make the queue again: run the recipe, or restore the file",
+        ) from None
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            "a file of a queue cannot be read", where=file, expected="UTF-8 text", found=str(error)
+        ) from None
+
+
 def _read_rows(file: Path, *needed: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
-    try:
-        # Not `splitlines`: a text may hold other line ends than the file's.
-        lines: Sequence[str] = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("a file of a queue cannot be read", where=file, found=str(error)) from None
+    # Not `splitlines`: a text may hold other line ends than the file's.
+    lines: Sequence[str] = _read_text(file).removesuffix("\n").split("\n")
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = json_text.loads(line)
             broken = not isinstance(row, dict) or any(not isinstance(row.get(key), str) for key in needed)
         except ValueError:
             broken = True

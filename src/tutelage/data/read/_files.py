@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ COMPRESSED = (".gz", ".zst")
 _BLOCK = 1 << 20
 # When a compressed file breaks off, what was read ahead is lost: small steps keep the rows before it.
 _SMALL_BLOCK = 1 << 16
+# What one record of a compressed file, or a compressed document, may be: a small file can hold gigabytes.
+LARGEST_RECORD = 64 << 20
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules"}
 _WIDE_MARKS = {
     b"\xff\xfe\x00\x00": "UTF-32",
@@ -105,6 +108,21 @@ def open_binary(path: Path) -> BinaryIO:
         raise unreadable(error) from None
 
 
+def largest_record(path: Path) -> int:
+    """How many bytes one record of the file may have; as many as there are where it is not compressed."""
+    return LARGEST_RECORD if path.suffix.lower() in COMPRESSED else sys.maxsize
+
+
+def too_large(most: int) -> InputError:
+    """The error for a record of a compressed file that is larger than any row."""
+    return InputError(
+        "a compressed file holds a record that is too large",
+        expected=f"records of at most {most >> 20} MB",
+        found="more, without an end",
+        remedy="if the file is what it should be, decompress it first: the limit is for compressed files alone",
+    )
+
+
 def unreadable(error: OSError) -> InputError:
     """The error for a file that the system does not let us read."""
     return InputError(
@@ -118,22 +136,29 @@ def unreadable(error: OSError) -> InputError:
 def read_bytes(path: Path) -> bytes:
     """All bytes of a small file, decompressed by suffix."""
     try:
+        most = largest_record(path)
         with open_binary(path) as stream:
-            return stream.read()
+            data = stream.read() if most == sys.maxsize else stream.read(most + 1)
+        if len(data) > most:
+            raise too_large(most)
+        return data
     except (EOFError, OSError, zlib.error) as error:
         raise damaged(error) from None
 
 
-def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers from 1, line ends kept, without the byte-order mark of UTF-8."""
+def lines(stream: BinaryIO, largest: int = sys.maxsize) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers from 1, line ends kept, without the byte-order mark of UTF-8; raises InputError for
+    one of more than `largest` bytes."""
     number = 0
     while True:
         try:
-            line = stream.readline()
+            line = stream.readline(-1 if largest == sys.maxsize else largest + 1)
         except (EOFError, OSError, zlib.error) as error:
             raise damaged(error) from None
         if not line:
             return
+        if len(line) > largest:
+            raise too_large(largest)
         number += 1
         yield number, without_mark(line) if number == 1 else line
 

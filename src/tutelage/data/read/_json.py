@@ -17,8 +17,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
+from tutelage.core import json_text
 from tutelage.core.errors import InputError
-from tutelage.data.read._files import damaged, decode, empty_file, lines, open_binary, without_mark
+from tutelage.data.read._files import (
+    damaged,
+    decode,
+    empty_file,
+    largest_record,
+    lines,
+    open_binary,
+    too_large,
+    without_mark,
+)
 from tutelage.data.read._rows import Rows
 
 _SPACE = " \t\r\n"
@@ -37,9 +47,9 @@ def records(path: Path, name: str, rows: Rows, take: Take | None = None) -> Iter
         with open_binary(path) as stream:
             head = _peek(stream)
             array = without_mark(head).lstrip()[:1] == b"["
-            found = _items if array else functools.partial(_lines, take=take)
+            found = _items if array else functools.partial(_lines, take=take)  # type: ignore[assignment]
             some = False
-            for place, value in found(stream, name, rows):
+            for place, value in found(stream, name, rows, largest=largest_record(path)):
                 some = True
                 if value is None:
                     continue
@@ -63,9 +73,9 @@ def _peek(stream: BinaryIO) -> bytes:
         raise damaged(error) from None
 
 
-def _lines(stream: BinaryIO, name: str, rows: Rows, take: Take | None) -> Iterator[tuple[str, Any]]:
+def _lines(stream: BinaryIO, name: str, rows: Rows, take: Take | None, largest: int) -> Iterator[tuple[str, Any]]:
     number = 0
-    for block in _blocks(stream):
+    for block in _blocks(stream, largest):
         table = text_table(block) if take else None
         if take and table is not None and take(table):
             yield "", None
@@ -86,10 +96,10 @@ def _lines(stream: BinaryIO, name: str, rows: Rows, take: Take | None) -> Iterat
             yield place, value
 
 
-def _blocks(stream: BinaryIO) -> Iterator[bytes]:
+def _blocks(stream: BinaryIO, largest: int) -> Iterator[bytes]:
     """Runs of whole lines of about `_BLOCK` bytes."""
     if not (isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO)):
-        yield from _compressed_blocks(stream)
+        yield from _compressed_blocks(stream, largest)
         return
     first = True
     try:
@@ -101,13 +111,13 @@ def _blocks(stream: BinaryIO) -> Iterator[bytes]:
         raise damaged(error) from None
 
 
-def _compressed_blocks(stream: BinaryIO) -> Iterator[bytes]:
+def _compressed_blocks(stream: BinaryIO, largest: int) -> Iterator[bytes]:
     """As `_blocks`; where the stream breaks off, the lines before come first."""
     held: list[bytes] = []
     total = 0
     broken: InputError | None = None
     try:
-        for _, line in lines(stream):
+        for _, line in lines(stream, largest):
             held.append(line)
             total += len(line)
             if total >= _BLOCK:
@@ -130,7 +140,7 @@ def text_table(block: bytes) -> pa.Table | None:
     if not block or (data[starts] != _BRACE).any():
         return None
     try:
-        first = json.loads(block[: block.find(b"\n") + 1 or len(block)])
+        first = json_text.loads(block[: block.find(b"\n") + 1 or len(block)])
     except ValueError:
         return None
     if "id" not in first or not all(type(value) is str for value in first.values()):
@@ -181,7 +191,7 @@ def _not_an_object(value: Any) -> InputError:
     )
 
 
-def _items(stream: BinaryIO, name: str, rows: Rows) -> Iterator[tuple[str, Any]]:
+def _items(stream: BinaryIO, name: str, rows: Rows, largest: int) -> Iterator[tuple[str, Any]]:
     """The items of one array, reading ahead only as far as the item at hand needs."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     buffer, ended, number, size = "", False, 0, 1 << 16
@@ -202,6 +212,8 @@ def _items(stream: BinaryIO, name: str, rows: Rows) -> Iterator[tuple[str, Any]]
             raise damaged(error) from None
         ended = not block
         size *= 2
+        if len(buffer) > largest:
+            raise too_large(largest)
 
     more()
     buffer = buffer.lstrip(_SPACE)[1:]

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tutelage.core.dataset import Dataset
 from tutelage.core.dataset_builder import BYTES_PER_SHARD, ROWS_PER_SHARD, DatasetBuilder
 from tutelage.core.errors import InputError, StoreError, suggest
+from tutelage.data.read._tables import beyond_python, joined, not_finite_rows, plain_types
 from tutelage.data.read._types import ColumnTypes, not_finite
 
 OnError = Literal["raise", "quarantine"]
@@ -42,6 +42,7 @@ class Rows:
         self._kept_of: Counter[str] = Counter()
         self._bad_rows = 0
         self._tables: list[pa.Table] = []
+        self._schema: pa.Schema | None = None
         self._waiting = 0
         self._ids: set[str] = set()
 
@@ -101,11 +102,14 @@ class Rows:
     def add_table(self, table: pa.Table, name: str, first: int) -> None:
         """Keep the rows of an Arrow table whose first row is row number `first` (from 1) of file `name`."""
         table = plain_types(table)
+        schema = joined(self._schema, table.schema)
         good = np.ones(table.num_rows, dtype=bool)
+        for index, error in beyond_python(table).items():
+            good[index] = False
+            self.bad(error, name, f"row {first + index}")
         for field in table.schema:
             if pa.types.is_floating(field.type):
-                wrong = pc.invert(pc.fill_null(pc.is_finite(table.column(field.name)), True))
-                for index in np.flatnonzero(wrong.to_numpy()):
+                for index in not_finite_rows(table.column(field.name)):
                     if good[index]:
                         good[index] = False
                         value = table.column(field.name)[index].as_py()
@@ -116,6 +120,7 @@ class Rows:
         if self._limit is not None:
             table = table.slice(0, self._limit - self.kept)
         self.kept += table.num_rows
+        self._schema = schema
         self._tables.append(table)
         self._waiting += table.num_rows
         if self._waiting >= ROWS_PER_SHARD or sum(t.nbytes for t in self._tables) >= BYTES_PER_SHARD:
@@ -136,9 +141,19 @@ class Rows:
             self.bad(error, name, f"row {first + index}", str(identifier))
 
     def _flush(self) -> None:
-        if self._tables:
-            self._builder.add_table(pa.concat_tables(self._tables, promote_options="permissive"))
-        self._tables, self._waiting = [], 0
+        tables, self._tables, self._waiting = self._tables, [], 0
+        if tables:
+            try:
+                self._builder.add_table(pa.concat_tables(tables, promote_options="permissive"))
+            except pa.ArrowInvalid as error:
+                # Types that go together, and a value that the wider one cannot hold.
+                raise InputError(
+                    "a column changes its type",
+                    where=self.folder,
+                    expected="numbers that one type can hold",
+                    found=str(error).splitlines()[0],
+                    remedy="give the column one type in all files",
+                ) from None
 
     def bad(self, error: InputError, name: str, place: str = "", raw: str = "") -> None:
         """A row or file that cannot be kept: raise with its place, or put it into quarantine."""
@@ -185,7 +200,17 @@ class Rows:
             "ignored": dict(sorted(self._ignored.items())),
             **(extra or {}),
         }
-        dataset = self._builder.finish(report)
+        try:
+            dataset = self._builder.finish(report)
+        except InputError as error:
+            # The builder knows rows, not where they came from.
+            raise InputError(
+                error.what,
+                where=error.where or self.folder,
+                expected=error.expected or "one type for each column",
+                found=error.found,
+                remedy=error.remedy,
+            ) from None
         if dataset.num_rows != self.kept or dataset.quarantined.num_rows != self._bad_rows:
             raise StoreError(
                 f"{self.reader} does not account for every row",
@@ -233,26 +258,3 @@ def check_rename(names: list[str], columns: Mapping[str, str]) -> None:
             found=", ".join(new),
             remedy="rename the other one too, in the field `columns`",
         )
-
-
-def plain_types(table: pa.Table) -> pa.Table:
-    """The table with dictionaries decoded and all spellings of text as `string`; a number id becomes text."""
-    for index, field in enumerate(table.schema):
-        kind = field.type
-        target = kind
-        if pa.types.is_dictionary(kind):
-            target = kind.value_type
-        if pa.types.is_large_string(target) or target == pa.string_view():
-            target = pa.string()
-        if field.name == "id" and pa.types.is_integer(kind):
-            target = pa.string()
-        if field.name == "id" and target != pa.string():
-            raise InputError(
-                "the column 'id' is neither text nor whole numbers",
-                expected="text or whole numbers",
-                found=str(kind),
-                remedy="rename the column, in the field `columns`",
-            )
-        if target != kind:
-            table = table.set_column(index, field.name, table.column(index).cast(target))
-    return table.replace_schema_metadata(None)

@@ -13,6 +13,8 @@ from tutelage.core.errors import InputError
 
 Kind = Any
 _EXACT = 2**53
+# Arrow's own formats stop at 64.
+MOST_LEVELS = 50
 
 
 class ColumnTypes:
@@ -28,6 +30,8 @@ class ColumnTypes:
         for name, value in row.items():
             if value is None:
                 continue
+            if isinstance(value, list | dict) and _deeper(value, MOST_LEVELS):
+                raise too_deep(name)
             known = self._kinds.get(name)
             if known == "text" and type(value) is str and value.isascii():
                 continue
@@ -47,6 +51,24 @@ class ColumnTypes:
             return False
         self._kinds.update(dict.fromkeys(names, "text"))
         return True
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects lie more than so many levels within each other."""
+    if not isinstance(value, list | dict):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper(item, levels - 1) for item in inner)
+
+
+def too_deep(name: str) -> InputError:
+    """The error for a value that nests too deeply to be stored."""
+    return InputError(
+        f"column {name!r} is nested too deeply",
+        expected=f"lists and objects at most {MOST_LEVELS} levels within each other",
+        found="more",
+        remedy="write the value as text, or take the inner values out into columns of their own",
+    )
 
 
 def _without_empty(value: Any) -> Any:

@@ -6,6 +6,7 @@ other folder is read file by file into one dataset: documents keep their relativ
 of tables get the file's path as `source` and must have a column that can be trained on or scored.
 """
 
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,7 +76,7 @@ def _head(file: Path) -> bytes:
     try:
         with open_binary(file) as stream:
             return stream.read(_HEAD)
-    except (EOFError, OSError):
+    except (EOFError, OSError, zlib.error):
         # The reader itself meets the same error and names it.
         return b""
 

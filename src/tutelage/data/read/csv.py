@@ -18,7 +18,15 @@ from pydantic import Field
 
 from tutelage.core.errors import InputError, suggest
 from tutelage.core.method import Reader
-from tutelage.data.read._files import decode, empty_file, lines, open_binary, plain_suffix
+from tutelage.data.read._files import (
+    decode,
+    empty_file,
+    largest_record,
+    lines,
+    open_binary,
+    plain_suffix,
+    too_large,
+)
 from tutelage.data.read._reader import TableReader
 from tutelage.data.read._rows import Rows, check_rename
 from tutelage.data.read._types import not_finite
@@ -151,9 +159,14 @@ class Csv(TableReader, Reader):
     def _records(self, stream: Any, file: Path, name: str, rows: Rows) -> Iterator[tuple[int, list[str]]]:
         """(line, cells) of each record as long as the header; the others are bad."""
         wrong: list[InputError] = []
+        largest, size = largest_record(file), 0
 
         def decoded() -> Iterator[str]:
-            for _, line in lines(stream):
+            nonlocal size
+            for _, line in lines(stream, largest):
+                size += len(line)
+                if size > largest:
+                    raise too_large(largest)
                 try:
                     yield decode(line)
                 except InputError as error:
@@ -165,7 +178,7 @@ class Csv(TableReader, Reader):
         reader = csv.reader(decoded(), delimiter=delimiter, strict=True)
         width = 0
         while True:
-            line = reader.line_num + 1
+            line, size = reader.line_num + 1, 0
             try:
                 cells = next(reader)
             except StopIteration:

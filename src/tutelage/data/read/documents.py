@@ -5,6 +5,8 @@ an error. A DOCX's text is its paragraphs and tables in order, headings marked w
 tabs. Ids and sources are paths relative to the folder.
 """
 
+import logging
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,14 @@ CARD = {
     "version": 1,
 }
 SUFFIXES = (".pdf", ".docx")
+LARGEST_PACKAGE = 200 << 20
 
 
 def pdf_text(file: Path) -> str:
     """The text of all pages; raises InputError for an encrypted file."""
     pypdf = _library("pypdf")
+    # What it says of a file's defects is said once, by the error, if there is one.
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     with file.open("rb") as stream:
         reader = pypdf.PdfReader(stream)
         if reader.is_encrypted and not reader.decrypt(""):
@@ -44,6 +49,7 @@ def pdf_text(file: Path) -> str:
 def docx_text(file: Path) -> str:
     """Paragraphs and tables in document order."""
     docx = _library("docx")
+    _check_size(file)
     parts = []
     for block in docx.Document(str(file)).iter_inner_content():
         if hasattr(block, "rows"):
@@ -54,6 +60,19 @@ def docx_text(file: Path) -> str:
             mark = "#" * int(level) + " " if level.isdigit() else "# " if style == "Title" else ""
             parts.append(mark + block.text)
     return "\n\n".join(parts)
+
+
+def _check_size(file: Path) -> None:
+    """Raise InputError for a package whose parts are larger than any document: a small file can hold gigabytes."""
+    with zipfile.ZipFile(file) as package:
+        size = sum(part.file_size for part in package.infolist())
+    if size > LARGEST_PACKAGE:
+        raise InputError(
+            "a DOCX file unpacks to too much",
+            expected=f"at most {LARGEST_PACKAGE >> 20} MB of parts",
+            found=f"{size >> 20} MB",
+            remedy="if it is a document, save its text in another format",
+        )
 
 
 def _library(name: str) -> Any:

@@ -5,7 +5,6 @@ The Arrow files are read with pyarrow alone, batch by batch. A folder of several
 label, becomes null). A stream without its end mark was cut off and is an error.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field
 
+from tutelage.core import json_text
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import ConfigError, InputError, suggest
 from tutelage.core.method import Reader
@@ -60,8 +60,8 @@ class HfDataset(Reader):
             first = 1
             try:
                 for table in _tables(file):
-                    table = _with_names(table, names)
                     check_rename(table.column_names, self.columns)
+                    table = _with_names(table, names)
                     table = table.rename_columns([self.columns.get(n, n) for n in table.column_names])
                     rows.add_table(table, file.name, first)
                     first += table.num_rows
@@ -86,7 +86,7 @@ class HfDataset(Reader):
                     found=_state(folder)["_split"],
                 )
             return folder
-        splits = [str(name) for name in _json(folder / "dataset_dict.json").get("splits", [])]
+        splits = _names(_json(folder / "dataset_dict.json").get("splits", []), folder / "dataset_dict.json")
         if self.split is None and len(splits) == 1:
             return folder / _inside(folder, splits[0])
         if self.split not in splits:
@@ -102,16 +102,26 @@ class HfDataset(Reader):
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json_text.loads(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(
-            "a dataset folder is damaged",
-            where=file,
-            expected="a JSON object",
-            found=str(error),
-            remedy="save it again",
-        ) from None
+        raise _damaged_folder(file, "a JSON object", str(error)) from None
     return found if isinstance(found, dict) else {}
+
+
+def _damaged_folder(file: Path, expected: str, found: object) -> InputError:
+    return InputError(
+        "a dataset folder is damaged",
+        where=file,
+        expected=expected,
+        found=str(found)[:200],
+        remedy="save it again",
+    )
+
+
+def _names(found: Any, file: Path) -> list[str]:
+    if not isinstance(found, list) or not all(isinstance(name, str) and name for name in found):
+        raise _damaged_folder(file, "a list of names", found)
+    return found
 
 
 def _no_dataset(folder: Path) -> InputError:
@@ -131,8 +141,18 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 def _inside(folder: Path, name: str) -> str:
-    if not (folder / name).resolve().is_relative_to(folder.resolve()):
-        raise InputError("a dataset names a file outside its folder", where=folder, found=name)
+    try:
+        inside = (folder / name).resolve().is_relative_to(folder.resolve())
+    except (ValueError, OSError) as error:  # a name that no file can have
+        raise _damaged_folder(folder, "names of files", error) from None
+    if not inside:
+        raise InputError(
+            "a dataset names a file outside its folder",
+            where=folder,
+            expected="files below the folder",
+            found=name,
+            remedy="save it again; do not use this one if you do not know who wrote it",
+        )
     return name
 
 
@@ -146,14 +166,20 @@ def _arrow_files(folder: Path) -> list[Path]:
             found="_indices_data_files",
             remedy="call flatten_indices() and save it again",
         )
-    return [folder / _inside(folder, entry["filename"]) for entry in state.get("_data_files", [])]
+    entries = state.get("_data_files", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise _damaged_folder(folder / "state.json", "_data_files: a list of {filename: ...}", entries)
+    names = _names([entry.get("filename") for entry in entries], folder / "state.json")
+    return [folder / _inside(folder, name) for name in names]
 
 
 def _class_names(folder: Path) -> dict[str, list[str]]:
     info = folder / "dataset_info.json"
     features = (_json(info).get("features") or {}) if info.is_file() else {}
+    if not isinstance(features, dict):
+        raise _damaged_folder(info, "features: {column: {...}}", features)
     return {
-        column: feature["names"]
+        column: _names(feature["names"], info)
         for column, feature in features.items()
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
     }
@@ -178,6 +204,13 @@ def _with_names(table: pa.Table, names: dict[str, list[str]]) -> pa.Table:
     for column, classes in names.items():
         if column not in table.column_names:
             continue
+        if not pa.types.is_integer(table.schema.field(column).type):
+            raise InputError(
+                f"column {column!r} of classes does not hold their numbers",
+                expected="whole numbers",
+                found=str(table.schema.field(column).type)[:80],
+                remedy="correct dataset_info.json, or save the dataset again",
+            )
         values = []
         for number in table.column(column).to_pylist():
             if number is not None and number >= len(classes):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tutelage.core import json_text
 from tutelage.core.errors import InputError, StoreError
 from tutelage.core.labelling.journal import Answers, Event, text_mark
 from tutelage.core.labelling.queue import Item, Queue, settled, voters
@@ -238,7 +239,7 @@ def _records(file: Path) -> list[Any]:
         found = getattr(error, "strerror", None) or "bytes that are not UTF-8"
         raise InputError("a file cannot be read", where=file, expected="a JSON file", found=found) from None
     try:
-        found = json.loads(text)
+        found = json_text.loads(text)
         return found if isinstance(found, list) else [found]
     except ValueError:
         pass
@@ -246,7 +247,7 @@ def _records(file: Path) -> list[Any]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                records.append(json.loads(line))
+                records.append(json_text.loads(line))
             except ValueError:
                 raise InputError(
                     "a file is not JSON",
@@ -299,7 +300,8 @@ def _label_studio_task(task: Mapping[str, Any], where: str) -> tuple[Item, list[
             continue
         keys = (str(annotation.get("import_id")), str(annotation.get("id")))
         name = next((names[key] for key in keys if key in names), None) or _completed_by(annotation)
-        found.append(Imported(item, name, label, annotation.get("lead_time"), annotation.get("created_at"), where))
+        seconds, at = annotation.get("lead_time"), annotation.get("created_at")
+        found.append(Imported(item, str(name), label, seconds, at, where))
     return item, found
 
 
@@ -333,12 +335,13 @@ def _argilla_record(record: Mapping[str, Any], where: str) -> tuple[Item, list[I
     )
     suggested = suggestion.get("value") if isinstance(suggestion, dict) else None
     identifier = record.get("id") or record.get("external_id") or where.rpartition(" ")[2]
+    suggested = suggested if isinstance(suggested, str) else None
     item = Item(str(identifier), _text_of(record["fields"], where), suggested)
     own = record.get(_OWN) or {}
     names, seconds = own.get("annotators") or {}, own.get("seconds") or {}
     found = []
     for user, label in [*_responses(record, where), *((user, None) for user in own.get("skipped") or [])]:
-        found.append(Imported(item, names.get(user, user), label, seconds.get(user), "", where))
+        found.append(Imported(item, str(names.get(user, user)), label, seconds.get(user), "", where))
     return item, found
 
 
