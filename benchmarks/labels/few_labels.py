@@ -56,6 +56,7 @@ PER_CLASS = (4, 8, 16)
 # Of many classes every draw has many labels, and costs as many times more.
 DRAWS, DRAWS_OF_MANY, MANY, TUNED_DRAWS = 10, 5, 20, 2
 TEST_ROWS, UNLABELLED = 200, 300
+CHARACTERS = 600  # of a text, for every method
 # Several baselines of several classes: `transductive` is told the whole test sample at once.
 PAIRS = (
     ("linear_head", "tfidf"),
@@ -129,7 +130,7 @@ def few_labels() -> dict[str, Any]:
 
 
 def one_set(name: str, models: Models) -> dict[str, Any]:
-    """Accuracies [draws] and seconds of every method at every number of labels."""
+    """Accuracies [draws] and processor seconds of every method at every number of labels."""
     pool, test = read(name)
     classes = sorted({row["label"] for row in pool})
     table: dict[str, Any] = {"classes": len(classes), "rows": len(pool), "accuracy": {}, "seconds": {}}
@@ -158,11 +159,11 @@ class Kept:
         self.cells = json.loads(self.file.read_text(encoding="utf-8")) if self.file.exists() else {}
 
     def measured(self, key: str, measure: Callable[[], np.ndarray]) -> tuple[float, float]:
-        """(accuracy, seconds) of a cell, measured now if it never was."""
+        """(accuracy, processor seconds) of a cell, measured now if it never was."""
         if key not in self.cells:
-            began = time.perf_counter()
+            began = time.process_time()
             accuracy = round(float(measure().mean()), 4)
-            self.cells[key] = accuracy, round(time.perf_counter() - began, 2)
+            self.cells[key] = accuracy, round(time.process_time() - began, 2)
             written = self.file.with_suffix(".partial")
             written.write_text(json.dumps(self.cells), encoding="utf-8")
             written.replace(self.file)
@@ -194,7 +195,7 @@ def fits(k: int, draw: int) -> dict[str, Fit]:
 
 def texts_of(labelled: Dataset) -> int:
     """Texts that every method which trains the encoder may see."""
-    return max(640, 3 * labelled.num_rows)
+    return max(320, 2 * labelled.num_rows)
 
 
 def by_words(models: Models, rows: Drawn) -> np.ndarray:
@@ -372,7 +373,7 @@ def read(name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
             found.append(None)
             continue
         rows = build("data.read.auto").read(str(SHARED / name / part)).rows(["id", "text", "label"])  # type: ignore[attr-defined]
-        found.append([{**row, "id": f"{part}-{row['id']}", "text": row["text"][:1500]} for row in rows])
+        found.append([{**row, "id": f"{part}-{row['id']}", "text": row["text"][:CHARACTERS]} for row in rows])
     counts: dict[str, int] = {}
     for row in found[0]:
         counts[row["label"]] = counts.get(row["label"], 0) + 1
