@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -146,7 +148,7 @@ class EndpointLM(Model):
         nothing.
         """
         path, bodies = self._bodies(prompts, max_new_tokens, temperature, stop, seed)
-        return [self._generation(path, answer) for answer in self._ask(path, bodies)]
+        return self._each(bodies, lambda body: self._one(path, body, self._generation))
 
     def attempt(
         self,
@@ -241,7 +243,11 @@ class EndpointLM(Model):
             if not isinstance(text, str | None):
                 raise TypeError("content is not text")
         except (KeyError, IndexError, TypeError) as error:
-            raise self._odd(path, error) from None
+            raise EndpointError(
+                "the endpoint's answer lacks a completion", where=self.url + path,
+                expected="choices[0] with a text", found=f"{type(error).__name__}: {error}",
+                remedy="check that the server speaks the OpenAI protocol",
+            ) from None  # fmt: skip
         reason, prompt = choice.get("finish_reason"), _usage(answer)[0]
         refused = reason == "content_filter" or bool(said.get("refusal"))
         return Generation(text or "", (), reason == "length", prompt, refused)
@@ -251,27 +257,23 @@ class EndpointLM(Model):
         path = "/completions"
         # One token is generated because servers differ in whether they accept none; it is cut off again below.
         common = {"model": self.name, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
-        out = []
-        answers = self._ask(path, [{**common, "prompt": text} for text in texts])
-        for text, answer in zip(texts, answers, strict=True):
-            try:
-                tokens = _echoed(answer["choices"][0], text)
-            except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-                raise EndpointError(
-                    "the endpoint gives no log-probabilities of a prompt", where=self.url + path,
-                    expected="/completions with echo and logprobs", found=f"{type(error).__name__}: {error}",
-                    remedy="use a generative task, a server that offers echo (vLLM), or a local model",
-                ) from None  # fmt: skip
-            out.append(tokens)
-        return out
+        bodies = [{**common, "prompt": text} for text in texts]
+        return self._each(bodies, lambda body: self._one(path, body, partial(self._tokens, text=body["prompt"])))
 
-    def _ask(self, path: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return self._each(bodies, lambda body: self._one(path, body))
+    def _tokens(self, path: str, answer: dict[str, Any], text: str) -> list[dict[str, Any]]:
+        try:
+            return _echoed(answer["choices"][0], text)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise EndpointError(
+                "the endpoint gives no log-probabilities of a prompt", where=self.url + path,
+                expected="/completions with echo and logprobs", found=f"{type(error).__name__}: {error}",
+                remedy="use a generative task, a server that offers echo (vLLM), or a local model",
+            ) from None  # fmt: skip
 
     def _survived(self, path: str, body: dict[str, Any]) -> Generation | EndpointError:
         """A completion, or why there is none."""
         try:
-            found = self._generation(path, self._one(path, body))
+            found: Generation = self._one(path, body, self._generation)
         except BudgetSpent:
             raise
         except EndpointError as error:
@@ -305,18 +307,22 @@ class EndpointLM(Model):
                     future.cancel()
                 raise
 
-    def _one(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _one(self, path: str, body: dict[str, Any], read: Callable[[str, dict[str, Any]], Any]) -> Any:
+        """What `read` makes of the answer; what it cannot read is not kept, or every later run would meet it."""
         place = self._cache_file(path, body)
         if place is not None and (kept := answer_cache.read(place)) is not None:
-            self._book(kept, 0.0, paid=False)
-            return kept
+            with suppress(EndpointError):
+                found = read(path, kept)
+                self._book(kept, 0.0, paid=False)
+                return found
         self._check_budget()
         began = time.perf_counter()
         answer = self._transport.request(path, body)
         self._book(answer, time.perf_counter() - began, paid=True)
-        if place is not None and answer.get("choices"):
+        found = read(path, answer)
+        if place is not None:
             answer_cache.write(place, answer)
-        return answer
+        return found
 
     def _book(self, answer: dict[str, Any], seconds: float, paid: bool) -> None:
         prompt, completion = _usage(answer)
@@ -347,19 +353,13 @@ class EndpointLM(Model):
     def _cache_file(self, path: str, body: dict[str, Any]) -> Path | None:
         return None if self.cache is None else answer_cache.place(self.cache, [self.url, path, body])
 
-    def _odd(self, path: str, error: Exception) -> EndpointError:
-        return EndpointError(
-            "the endpoint's answer lacks a completion", where=self.url + path,
-            expected="choices[0] with a text", found=f"{type(error).__name__}: {error}",
-            remedy="check that the server speaks the OpenAI protocol",
-        )  # fmt: skip
-
 
 def served_model(url: str, key_env: str | None = None, allow_remote: bool = False) -> str:
     """The name of the only model that a server offers (GET /models); EndpointError when there are several."""
     base = check_url(url, allow_remote)
     listed = JsonTransport(base, key_env, timeout=30.0).request("/models").get("data")
-    names = [str(m["id"]) for m in listed or [] if isinstance(m, dict) and "id" in m]
+    models = listed if isinstance(listed, list) else []
+    names = [str(m["id"]) for m in models if isinstance(m, dict) and "id" in m]
     if len(names) != 1:
         raise EndpointError(
             "which model of the endpoint is meant?", where=base, expected="a model name",
@@ -378,12 +378,10 @@ def _echoed(choice: dict[str, Any], text: str) -> list[dict[str, Any]]:
     tops = logprobs.get("top_logprobs") or [None] * len(starts)
     if not choice["text"].startswith(text):
         raise ValueError("the prompt was not echoed")
-    if not all(type(start) is int for start in starts) or sorted(starts) != starts:
-        raise ValueError("the places of the tokens are not whole numbers in order")
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError("the tokens are not text")
-    if not all(logp is None or (type(logp) in (int, float) and math.isfinite(logp)) for logp in logps):
-        raise ValueError("the log-probabilities are not finite numbers")
+    if not all(type(start) is int for start in starts) or not all(isinstance(name, str) for name in names):
+        raise TypeError("tokens are not text at places")
+    if sorted(starts) != starts or not all(logp is None or math.isfinite(logp) for logp in logps):
+        raise ValueError("tokens are out of order, or their log-probabilities are not finite")
     ends = [*starts[1:], len(choice["text"])]
     return [
         {"start": start, "end": end, "logp": logp, "greedy": bool(top) and name == max(top, key=top.get)}

@@ -5,6 +5,7 @@ Nothing is sent to a host other than the one configured; text leaves the machine
 
 import ipaddress
 import json
+import math
 import os
 import random
 import time
@@ -12,11 +13,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from email.message import Message
-from http.client import HTTPException
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException, IncompleteRead
 from typing import Any
 
 from tutelage.core import json_text
 from tutelage.core.errors import ConfigError, EndpointError
+from tutelage.models.timed_connection import TimedHttp, TimedHttps
 
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _MAX_REDIRECTS = 3
@@ -96,8 +99,10 @@ class _Unreachable(EndpointError):
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Redirects come back as errors, so that each hop is checked by us."""
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Message, newurl: str) -> None:
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Message) -> None:
         return None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 class JsonTransport:
@@ -122,7 +127,7 @@ class JsonTransport:
         self._answered = False
         read_key(key_env)
         host = urllib.parse.urlsplit(base_url).hostname or ""
-        handlers: list[Any] = [_NoRedirect()]
+        handlers: list[Any] = [_NoRedirect(), TimedHttp(), TimedHttps()]
         if is_loopback(host):
             # A proxy from the environment would carry the text off this machine.
             handlers.append(urllib.request.ProxyHandler({}))
@@ -147,7 +152,7 @@ class JsonTransport:
                 time.sleep(self._pause(attempt, Message()))
                 continue
             self._answered = True
-            if status in _RETRIED and attempt < self.retries:
+            if (status in _RETRIED or _torn(status, raw)) and attempt < self.retries:
                 time.sleep(self._pause(attempt, headers))
                 continue
             return self._parse(path, status, raw)
@@ -166,22 +171,24 @@ class JsonTransport:
         )  # fmt: skip
 
     def _checked_hop(self, url: str, location: str) -> str:
-        new = urllib.parse.urljoin(url, location)
-        old_parts, new_parts = urllib.parse.urlsplit(url), urllib.parse.urlsplit(new)
+        old = urllib.parse.urlsplit(url)
         try:
-            same = (old_parts.scheme, old_parts.hostname, old_parts.port) == (
-                new_parts.scheme, new_parts.hostname, new_parts.port,
-            ) and not new_parts.username  # fmt: skip
+            new = urllib.parse.urlsplit(urllib.parse.urljoin(url, location))
+            same = (old.scheme, old.hostname, old.port) == (
+                new.scheme,
+                new.hostname,
+                new.port,
+            ) and not new.username
+            named = f"{new.scheme}://{new.hostname}" if location else "no Location"
         except ValueError:
-            same = False
+            same, named = False, location[:100]
         if not location or not same:
             raise EndpointError(
                 "the endpoint redirects to another host; nothing was sent there", where=url,
-                expected=f"{old_parts.scheme}://{old_parts.netloc}",
-                found=self._redact(f"{new_parts.scheme}://{new_parts.hostname}") if location else "no Location",
+                expected=f"{old.scheme}://{old.netloc}", found=self._redact(named),
                 remedy="check that host; if it is right, use it as url",
             )  # fmt: skip
-        return new
+        return new.geturl()
 
     def _once(self, url: str, body: dict[str, Any] | None) -> tuple[int, Message, bytes]:
         headers = {"Accept": "application/json", "User-Agent": "tutelage"}
@@ -224,6 +231,9 @@ class JsonTransport:
             if time.monotonic() > deadline:
                 raise self._too_slow(url)
             parts.append(chunk)
+        if response.length:
+            # http.client says nothing when the connection ends before the length that was announced.
+            raise IncompleteRead(b"", response.length)
         return b"".join(parts)
 
     def _too_slow(self, url: str) -> EndpointError:
@@ -265,8 +275,32 @@ class JsonTransport:
         return text.replace(key, "[redacted]") if len(key) >= _SHORTEST_SECRET else text
 
     def _pause(self, attempt: int, headers: Message) -> float:
-        try:
-            return min(max(float(headers.get("Retry-After", "")), 0.0), _LONGEST_WAIT)
-        except ValueError:
-            # Jitter keeps parallel requests from coming back all at once.
-            return min(self.backoff * 2**attempt * (0.5 + random.random()), _LONGEST_WAIT)
+        asked = _seconds(str(headers.get("Retry-After", "")))
+        if asked is not None:
+            return min(max(asked, 0.0), _LONGEST_WAIT)
+        # Jitter keeps parallel requests from coming back all at once.
+        return min(self.backoff * 2**attempt * (0.5 + random.random()), _LONGEST_WAIT)
+
+
+def _seconds(retry_after: str) -> float | None:
+    """What a Retry-After header asks for: seconds, or a date; None for anything else."""
+    try:
+        number = float(retry_after)
+        return None if math.isnan(number) else number
+    except ValueError:
+        pass
+    try:
+        return parsedate_to_datetime(retry_after).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def _torn(status: int, raw: bytes) -> bool:
+    """Whether an answer began as the JSON object that it should be, or not even that, and broke off."""
+    if status != 200 or raw.lstrip()[:1] not in (b"{", b""):
+        return False
+    try:
+        json_text.loads(raw)
+    except ValueError:
+        return True
+    return False
