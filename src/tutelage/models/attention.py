@@ -7,6 +7,7 @@ times faster than one masked T x T attention, and gives each document the same b
 hold. A float or boolean mask (generation, padding) is passed on to the ordinary implementation.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,15 @@ class Layout:
                 back[flat[i, :length]] = torch.arange(at + i * width, at + i * width + length)
             at += flat.numel()
         self.back = back.to(device)
+
+    @functools.cached_property
+    def places(self) -> list[Tensor]:
+        """[n, L] per bucket: the token of each query, and the number of tokens where a row is padding."""
+        found = []
+        for bucket in self.buckets:
+            beyond = torch.arange(bucket.queries.shape[1])[None] >= torch.tensor(bucket.lengths)[:, None]
+            found.append(bucket.queries.masked_fill(beyond.to(bucket.queries.device), self.tokens))
+        return found
 
 
 def segment_units(segments: Tensor) -> list[Unit]:

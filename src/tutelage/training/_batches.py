@@ -19,7 +19,7 @@ from tutelage.core.errors import InputError, TrainingError
 from tutelage.core.method import Draws, Objective
 from tutelage.core.scratch import scratch_path
 from tutelage.models.encode import Encoded
-from tutelage.models.packing import TokenBatch, pack
+from tutelage.models.packing import TokenBatch, even_size, pack
 
 # Above this a dataset is read through a memory map instead of being held.
 BYTES_HELD = 512 * 2**20
@@ -151,7 +151,8 @@ class Batches:
                 )
 
     def micro_batches(self, step: Step, micro_tokens: int) -> list[TokenBatch]:
-        """The step's documents as packs of at most `micro_tokens` tokens (or one longer document)."""
+        """The step's documents as packs of at most `micro_tokens` tokens (or one longer document), as few as that
+        allows and of like size: a nearly empty one wastes what a small matrix product costs more per token."""
         lengths = [len(document) for document in step.documents]
         longest = max(lengths)
         isolation = self._model.isolation
@@ -160,7 +161,8 @@ class Batches:
             rows = max(1, size // longest)
         else:
             given = iter(lengths)
-            size = max(micro_tokens, *(sum(islice(given, n)) for n in step.sizes or [1] * len(lengths)))
+            groups = [sum(islice(given, n)) for n in step.sizes or [1] * len(lengths)]
+            size = even_size(groups, max(micro_tokens, *groups))
             rows = 1
         return pack(
             step.documents, size, rows=rows, pad_id=self._model.pad_id, isolation=isolation, together=step.sizes

@@ -1,0 +1,1 @@
+"""Training beside TRL: the chats, and the programs of the child processes."""
