@@ -86,6 +86,29 @@ def test_from_files_to_a_measured_adapter(material):
     assert (next((checkpoints / "kept").iterdir()) / "adapter_model.safetensors").is_file()
 
 
+def test_every_step_of_a_model_says_how_much_of_the_machine_it_used(material, tmp_path, capsys):
+    from tutelage.cli._progress import teller
+    from tutelage.models.device import probe_gflops
+    from tutelage.report.tables import tables
+    from tutelage.runs.payload import load_fit
+
+    recipe = load_recipe(material / "r.yaml")
+    result = run(recipe, tmp_path, progress=teller(False))
+    ledger = Ledger(tmp_path).run()
+    shares = {step["step"]: step["facts"].get("mfu") for step in ledger["steps"]}
+    assert {name for name, share in shares.items() if share} == {"rated", "trained", "held_out"}
+    spent = {step["step"]: step["as_if"] for step in ledger["steps"]}["rated"]
+    name = str(result.load("trained").dtype).removeprefix("torch.")
+    reached = spent["forward_flops"] / spent["seconds"] / probe_gflops("cpu", name) / 1e9
+    assert shares["rated"] == pytest.approx(reached, abs=1e-4) and 0 < reached < 1
+    fit = load_fit(result.values["trained"].artifact.path)
+    assert shares["trained"] == pytest.approx(fit["mfu"], abs=1e-4)
+    told = capsys.readouterr().err
+    assert f"MFU {shares['rated']:.0%}" in told and f"MFU {shares['trained']:.0%}" in told
+    steps = next(table for table in tables(ledger) if table.caption.startswith("Steps"))
+    assert {row[0]: row[-1] for row in steps.rows}["rated"] == f"{shares['rated']:.0%}"
+
+
 def test_the_precision_that_auto_comes_to_is_chosen_once(material, tmp_path, monkeypatch):
     import torch
 

@@ -22,11 +22,12 @@ def _tell(event: Mapping[str, Any]) -> None:
     elif kind == "done":
         place = " ".join(str(event[key]) for key in ("arm", "seed") if event.get(key) is not None)
         label = f"{event['name']} [{place}]" if place else event["name"]
+        facts = event.get("facts") or {}
         if not event.get("cached"):
-            note(f"  {label}: {event.get('seconds') or 0:.1f} s")
+            speed = f", MFU {facts['mfu']:.0%}" if facts.get("mfu") else ""
+            note(f"  {label}: {event.get('seconds') or 0:.1f} s{speed}")
         elif sys.stderr.isatty():
             note(f"  {label}: in the store")
-        facts = event.get("facts") or {}
         if facts.get("truncated_rows"):
             share = f"{facts['truncated_rows']} of {facts['rows']}"
             note(f"  {label}: {share} rows are longer than max_length and were cut")

@@ -1,9 +1,12 @@
 """Where a model runs and in which precision: what is there, what a timed probe says, what the memory allows."""
 
+import contextlib
 import functools
 import os
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -16,10 +19,14 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# The shapes of a small model's hottest matmuls: tokens x width times width x 3 widths.
+# The shapes of a small model's hottest matmuls, tokens x width times width x 3 widths; a large card would spend its
+# time on starting that one.
 PROBE = (1024, 576, 1536)
+LARGE_PROBE = (8192, 4096, 4096)
 # About half a second on two cores.
 PROBES = 30
+# Cores that other processes may use before a person is told.
+BUSY = 0.1
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -62,15 +69,23 @@ def bf16_is_faster(device: str) -> bool:
 
 
 def probe_gflops(device: str, dtype: str) -> float:
-    """Sustained GFLOP/s of this process's matmuls, for MFU and for the dtype; measured once."""
+    """Sustained GFLOP/s of this process's matmuls, for MFU and for the dtype; measured once. Warns of a busy
+    machine and of more threads than cores, if the device is the processor."""
     return _probed(device)[dtype]
+
+
+def mfu(flops: float, seconds: float, device: torch.device, dtype: torch.dtype | str) -> float:
+    """Share of the device's probed matmul speed that was used; 0 where nothing was measured."""
+    name = str(dtype).removeprefix("torch.")
+    return flops / seconds / (probe_gflops(str(device), name) * 1e9) if name in DTYPES and seconds > 0 else 0.0
 
 
 @functools.cache
 def _probed(device: str) -> dict[str, float]:
     """GFLOP/s by dtype: the best of many single products, the dtypes in turns, so that another process that takes
     the processor for a while slows neither alone."""
-    tokens, width, wide = PROBE
+    tokens, width, wide = LARGE_PROBE if device.startswith("cuda") else PROBE
+    started, before = time.perf_counter(), processor_use()
     pairs = {
         name: (
             torch.randn(tokens, width, device=device).to(dtype),
@@ -86,7 +101,52 @@ def _probed(device: str) -> dict[str, float]:
             torch.mm(a, b)
             _synchronize(device)
             best[name] = min(best[name], time.perf_counter() - start)
+    after = processor_use()
+    if device == "cpu" and before and after:
+        _warn_if_busy((after[0] - before[0] - after[1] + before[1]) / (time.perf_counter() - started))
     return {name: 2 * tokens * width * wide / seconds / 1e9 for name, seconds in best.items()}
+
+
+def processor_use() -> tuple[float, float] | None:
+    """Processor seconds that all processes, and this one, have spent on the cores that this one may use; None where
+    the system does not tell (it does on Linux)."""
+    try:
+        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+        ticks = {line.split()[0]: [int(field) for field in line.split()[1:]] for line in lines if line[:3] == "cpu"}
+        spent = [ticks[f"cpu{core}"] for core in os.sched_getaffinity(0)]
+        # user, nice, system, idle, waiting, interrupts (2), taken by the host
+        busy = sum(sum(fields[:3]) + sum(fields[5:8]) for fields in spent)
+        return busy / os.sysconf("SC_CLK_TCK"), time.process_time()
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def cores() -> float:
+    """Cores that this process may use: those it is bound to, or fewer where its container has a share of time."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return min(bound, int(quota) / int(period))
+    return bound
+
+
+def _warn_if_busy(others: float) -> None:
+    """Say it where other processes use the processor, or where torch has more threads than cores are free."""
+    mine, threads = cores(), torch.get_num_threads()
+    free = max(1, int(mine - others + 0.5))
+    found = []
+    if others > BUSY:
+        found.append(
+            f"other processes use {others:.1f} of the {mine:g} cores that this one may use: it will be slower, and "
+            "timings unsteady; end them, or wait for them"
+        )
+    if threads > free:
+        found.append(
+            f"torch runs {threads} threads where about {free} {'core is' if free == 1 else 'cores are'} free, and "
+            f"the slowest holds up all others; set OMP_NUM_THREADS={free}"
+        )
+    if found:
+        warnings.warn("; ".join(found), RuntimeWarning, stacklevel=2)
 
 
 def _synchronize(device: str) -> None:

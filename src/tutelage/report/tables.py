@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import mean
 from typing import Any
 
 from tutelage.report.render import Table
@@ -19,7 +20,7 @@ def tables(run: dict[str, Any]) -> list[Table]:
                 continue
             measured = arm["results"][table["metric_step"]]
             costs = arm["cost"]
-            mean = lambda key, costs=costs: sum(c[key] for c in costs) / max(len(costs), 1)  # noqa: E731
+            spent = lambda key, costs=costs: sum(c[key] for c in costs) / max(len(costs), 1)  # noqa: E731
             rows.append(
                 [
                     arm["name"] + (f" ({', '.join(arm['roles'])})" if arm["roles"] else ""),
@@ -30,9 +31,9 @@ def tables(run: dict[str, Any]) -> list[Table]:
                         for step, m in arm["results"].items()
                         if step != table["metric_step"]
                     ),
-                    f"{mean('trained_tokens'):.0f}" if arm["trained"] else "",
-                    f"{mean('forward_flops') + mean('backward_flops'):.3g}" if arm["trained"] else "",
-                    f"{mean('seconds'):.0f}",
+                    f"{spent('trained_tokens'):.0f}" if arm["trained"] else "",
+                    f"{spent('forward_flops') + spent('backward_flops'):.3g}" if arm["trained"] else "",
+                    f"{spent('seconds'):.0f}",
                 ]
             )
         heads = ["arm", table["metric_step"], "per seed", "also", "trained tokens", "FLOPs", "seconds"]
@@ -48,12 +49,20 @@ def tables(run: dict[str, Any]) -> list[Table]:
     found += training_rows(run)
     steps: Counter[tuple[str, str]] = Counter()
     seconds: dict[tuple[str, str], float] = {}
+    shares: dict[tuple[str, str], list[float]] = {}
     for step in run["steps"]:
         key = (step["step"], step["method"])
         steps[key] += 1
         seconds[key] = seconds.get(key, 0.0) + (step["paid"]["seconds"] if step["paid"] else 0.0)
-    rows = [[name, method, count, f"{seconds[name, method]:.1f}"] for (name, method), count in steps.items()]
-    found.append(Table("Steps of this run", ["step", "method", "times", "seconds paid"], rows))
+        if step["facts"].get("mfu"):
+            shares.setdefault(key, []).append(step["facts"]["mfu"])
+    rows = [
+        [*key, count, f"{seconds[key]:.1f}", f"{mean(shares[key]):.0%}" if key in shares else ""]
+        for key, count in steps.items()
+    ]
+    note = "MFU: the share of the device's own matrix speed that a step with a model reached, on average."
+    heads = ["step", "method", "times", "seconds paid", "MFU"]
+    found.append(Table("Steps of this run", heads, rows, note if shares else ""))
     return found
 
 

@@ -153,6 +153,19 @@ def measured(job: Job) -> Iterator[list[Cost]]:
     found.append(cost.model_copy(update={"seconds": seconds, "peak_bytes": max(peak.bytes, cost.peak_bytes)}))
     if peak.bytes - peak.before > WORTH_GIVING_BACK:
         _give_back()
+def used(job: Job, output: Output, spent: Cost) -> dict[str, float]:
+    """{"mfu": the share of the device's matmul speed that a step's model reached}; nothing without one here."""
+    trained = getattr(output.record, "mfu", None)
+    models = [m for m in (job.model, *job.models) if getattr(m, "device", None) and getattr(m, "dtype", None)]
+    if trained is None and spent.flops and models:
+        from tutelage.models.device import mfu
+
+        # An encoder keeps its weights in float32 where it computes in bfloat16.
+        dtype = "bfloat16" if getattr(models[0], "half", False) else models[0].dtype
+        trained = mfu(spent.flops, spent.seconds, models[0].device, dtype)
+    return {"mfu": round(trained, 4)} if trained else {}
+
+
 
 
 def _give_back() -> None:

@@ -126,7 +126,7 @@ class Engine:
             return {
                 "content": output.content,
                 "cost": (spent + job.state_cost).model_dump(),
-                "facts": output.facts,
+                "facts": {**output.facts, **compute.used(job, output, spent)},
                 "step": node.name,
                 "method": node.step.use,
                 "needs": [value.artifact.key for value in handed.values() if value.artifact],

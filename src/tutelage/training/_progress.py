@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tutelage.core.text.visible import visible
+
 Listener = Callable[[Mapping[str, Any]], None]
 
 
@@ -47,9 +49,9 @@ class Progress:
             self._listener({"event": event, **facts})
         if event == "warning":
             if self._bar is not None:
-                self._bar.console.print(facts["message"], markup=False)
+                self._bar.console.print(visible(facts["message"]), markup=False)
             else:
-                print(f"warning: {facts['message']}", file=sys.stderr)
+                print(f"warning: {visible(facts['message'])}", file=sys.stderr)
 
     def step(self, fraction: float, facts: Mapping[str, Any]) -> None:
         """One optimiser step is done; `fraction` of the budget is spent."""
@@ -104,13 +106,3 @@ def forget_peak() -> None:
     with contextlib.suppress(OSError):
         # 5: reset the peak resident size (man 5 proc).
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def mfu(flops: float, seconds: float, device: Any, dtype: Any) -> float:
-    """Share of the device's probed matmul speed that was used; 0 where nothing was measured."""
-    import torch
-
-    from tutelage.models.device import probe_gflops
-
-    name = {torch.float32: "float32", torch.bfloat16: "bfloat16"}.get(dtype)
-    return flops / seconds / (probe_gflops(str(device), name) * 1e9) if name and seconds > 0 else 0.0

@@ -19,7 +19,8 @@ from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError, Interrupted, TrainingError
 from tutelage.core.method import Objective, RunningUpdate, Sampler, Schedule, UpdateRule
 from tutelage.core.records import Budget, Cost
-from tutelage.models.device import is_out_of_memory
+from tutelage.models.device import is_out_of_memory, mfu
+from tutelage.models.fused_layer import fused_layers
 from tutelage.models.packing import TokenBatch
 from tutelage.training import _checkpoint as checkpoints
 from tutelage.training import _errors as errors
@@ -28,7 +29,7 @@ from tutelage.training._budget import Spent
 from tutelage.training._consumed import ConsumedLog
 from tutelage.training._gradients import Evaluator, accumulate, measure, recompute_activations
 from tutelage.training._optim import Optimizer, backward_flops
-from tutelage.training._progress import Listener, Progress, Stopwatch, mfu, peak_bytes
+from tutelage.training._progress import Listener, Progress, Stopwatch, peak_bytes
 from tutelage.training._records import Counters, Fit, Settings
 from tutelage.training._signals import Interruptible
 
