@@ -1,6 +1,7 @@
 """What was scored before an interruption is not scored again."""
 
 import contextlib
+import os
 
 import pytest
 
@@ -18,6 +19,8 @@ MUTATIONS = [
         "pass",
     ),
     ("src/tutelage/core/kept_shards.py", "part.replace(file)", "pass"),
+    ("src/tutelage/core/kept_shards.py", "!= _digest(content[_HASH:])", '== b""'),
+    ("src/tutelage/core/kept_shards.py", "        os.fsync(out.fileno())\n", ""),
 ]
 
 
@@ -78,6 +81,27 @@ def test_shards_of_other_rows_and_damaged_files_are_made_again(tmp_path):
     file.write_bytes(file.read_bytes()[:50])
     found, seen, _ = scored(builder.finish(), tmp_path, stop=False)
     assert seen == ["q", "r"] and found.numpy("size").tolist() == [1, 1, 1]
+
+
+def test_a_flipped_bit_anywhere_has_its_shard_scored_again(tmp_path, monkeypatch):
+    """Arrow files have no sums of their own: a changed score would be read as good."""
+    synced = []
+    sync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino) or sync(descriptor)
+    )
+    rows = dataset("a", "bb", "c")
+    expected, _, _ = scored(rows, tmp_path, stop=False)
+    file = tmp_path / "shard-000000.arrow"
+    assert file.stat().st_ino in synced, "flushed before it gets its name"
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 7):
+        content = bytearray(whole)
+        content[place] ^= 4
+        file.write_bytes(bytes(content))
+        found, seen, _ = scored(rows, tmp_path, stop=False)
+        assert seen == ["a", "bb"] and found.hash == expected.hash, place
+        assert file.read_bytes() == whole
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -12,8 +12,24 @@ from pathlib import Path
 import pytest
 
 from tutelage.core.errors import StoreError
-from tutelage.core.store import MARKER, Store
+from tutelage.core.store import MARKER, DamagedArtifact, Store
 
+MUTATIONS = [
+    (
+        "src/tutelage/core/store.py",
+        "        if artifact.key not in self._sound:\n            artifact.verify()",
+        "        if True:",
+    ),
+    ("src/tutelage/core/store.py", 'if marker.get("hash") not in (None, _marker_hash(marker)):', "if False:"),
+    ("src/tutelage/core/store.py", "building.replace(final)", "shutil.copytree(building, final)"),
+    (
+        "src/tutelage/core/store.py",
+        "                shutil.rmtree(leftover, ignore_errors=True)\n            building.mkdir",
+        "                pass\n            building.mkdir",
+    ),
+    ("src/tutelage/core/store.py", "            _sync_file(file)\n", ""),
+    ("src/tutelage/core/store.py", "                _sync_folder(final.parent)\n", ""),
+]
 KEY = "ab" * 16
 OTHER = "cd" * 16
 
@@ -81,6 +97,58 @@ def test_a_missing_or_short_file_is_no_artifact_and_a_changed_one_is_found_by_ve
     assert store.get(KEY) is None
 
 
+def test_what_another_process_wrote_is_read_through_once(tmp_path, monkeypatch):
+    made = Store(tmp_path).put(KEY, write_text("hello"), kind="files")
+    store = Store(tmp_path)
+    assert store.sound(store.get(KEY)) == made
+    (made.path / "sub" / "data.txt").write_text("jello")
+    assert store.sound(store.get(KEY)) == made, "once is enough"
+    with pytest.raises(DamagedArtifact, match="damaged") as error:
+        Store(tmp_path).sound(made)
+    assert error.value.key == KEY and "data.txt" in str(error.value.where) and str(made.path) in error.value.remedy
+    store.discard(KEY)
+    store.discard(KEY)
+    assert store.get(KEY) is None and not made.path.exists()
+    again = store.put(KEY, write_text("again"), kind="files")
+    assert store.sound(again).meta == {"said": "again"}
+
+
+def test_a_marker_that_says_something_else_is_no_marker(tmp_path):
+    """What a step cost and gave is in the marker alone."""
+    store = Store(tmp_path)
+    made = store.put(KEY, write_text("hello"), kind="files", meta={"cost": 125.0})
+    marker = made.path / MARKER
+    text = marker.read_text()
+    marker.write_text(text.replace("125.0", "925.0"))
+    assert store.get(KEY) is None
+    plain = json.loads(text)
+    del plain["hash"]
+    marker.write_text(json.dumps(plain))
+    assert store.get(KEY) == made, "markers of earlier versions have no hash"
+
+
+def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Files and marker are flushed, then renamed, then the folder that holds the new name is flushed."""
+    seen = []
+    sync, replace = os.fsync, Path.replace
+
+    def noted(descriptor):
+        seen.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    def renamed(self, target):
+        seen.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "replace", renamed)
+    made = Store(tmp_path).put(KEY, write_text("hello"), kind="files")
+    before = {(made.path / name).stat().st_ino for name in (*made.files, MARKER)}
+    assert before <= set(seen[: seen.index("rename")])
+    if os.name != "nt":
+        assert made.path.parent.stat().st_ino in seen[seen.index("rename") :]
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_full_and_read_only_disks_are_one_clear_error(tmp_path, code):
     def full(folder):
@@ -126,8 +194,13 @@ def test_a_killed_writer_leaves_no_artifact_and_gc_sweeps_up(tmp_path):
     store = Store(tmp_path)
     assert store.get(KEY) is None
     assert len(list((tmp_path / "tmp").iterdir())) == 1
-    assert store.gc(set()) == {"artifacts": 0, "leftovers": 1, "bytes": 1000}
+    store.put(OTHER, write_text("x"), kind="files")
+    assert len(list((tmp_path / "tmp").iterdir())) == 1, "another key's is left alone"
+    assert store.gc({OTHER}) == {"artifacts": 0, "leftovers": 1, "bytes": 1000}
     assert list((tmp_path / "tmp").iterdir()) == []
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False).returncode == 9
+    store.put(KEY, write_text("x"), kind="files")
+    assert list((tmp_path / "tmp").iterdir()) == [], "who makes it again sweeps up first"
 
 
 def test_gc_keeps_what_is_wanted_and_what_is_being_written(tmp_path):

@@ -9,10 +9,28 @@ import pytest
 
 from toy.toy_methods.training import toy_fit
 from tutelage.core.dataset import Dataset
-from tutelage.core.errors import ConfigError, InputError, Interrupted, StoreError, WaitingForPerson
+from tutelage.core.errors import (
+    ConfigError,
+    InputError,
+    Interrupted,
+    MemoryShortage,
+    StoreError,
+    WaitingForPerson,
+)
 from tutelage.core.store import Store
 from tutelage.runs import Ledger, resume, run
 from tutelage.runs.graph import build_graph
+
+MUTATIONS = [
+    ("src/tutelage/runs/execute.py", "                if _out_of_memory(error):\n", "                if False:\n"),
+    ("src/tutelage/runs/execute.py", "    with contextlib.suppress(StoreError):\n", "    if True:\n"),
+    ("src/tutelage/runs/execute.py", "                engine.store.discard(error.key)\n", ""),
+    (
+        "src/tutelage/runs/engine.py",
+        "            return self.store.sound(artifact).path\n",
+        "            return artifact.path\n",
+    ),
+]
 
 
 def cached(events):
@@ -324,6 +342,49 @@ class TestStopping:
         assert Ledger(bed.folder).run()["status"] == "waiting"
         answers.write_text("yes")
         assert resume("latest", bed.folder).status == "passed"
+
+    @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+    def test_without_memory_the_run_stops_resumable(self, bed, monkeypatch, error):
+        def greedy(*given, **options):
+            raise error
+
+        pytest.importorskip("torch")
+        whole = bed.run(bed.recipe(name="whole", models={"base": {"load": "0.25"}})).load("result").estimate
+        with monkeypatch.context() as patched, pytest.raises(MemoryShortage, match="out of memory") as told:
+            patched.setattr(toy_fit.ToyFit, "train", greedy)
+            bed.run()
+        entry = Ledger(bed.folder).run()
+        assert entry["status"] == "failed" and told.value.exit_code == 2 and "trained" in told.value.where
+        assert f"tutelage resume {entry['run_id']}" in told.value.remedy and "micro_tokens" in told.value.remedy
+        assert resume("latest", bed.folder).load("result").estimate == pytest.approx(whole - 0.25, abs=0.02)
+
+    def test_a_full_disk_does_not_hide_what_stopped_the_run(self, bed, monkeypatch):
+        """Where the ledger cannot be written either, the first error is the one to tell."""
+
+        def fails(*given, **options):
+            monkeypatch.setattr(Ledger, "finish", lambda *given: (_ for _ in ()).throw(StoreError("no ledger")))
+            raise InputError("the first error")
+
+        monkeypatch.setattr(toy_fit.ToyFit, "train", fails)
+        with pytest.raises(InputError, match="the first error"):
+            bed.run()
+
+    def test_a_damaged_artifact_that_is_needed_is_made_again(self, bed):
+        """As many bytes as before, but others: only reading them through tells."""
+        first = bed.run()
+        path = first.values["chosen"].artifact.path
+        shard = next(path.rglob("*.parquet"))
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(bytes(content))
+        events = []
+        recipe = bed.load(overrides=["trained.rate=2.0"])
+        second = bed.run(recipe, events)
+        assert {name for name, hit in cached(events).items() if not hit} == {"chosen", "trained", "result"}
+        warned = [event["message"] for event in events if event["event"] == "warning"]
+        assert len(warned) == 1 and shard.name in warned[0] and "made again" in warned[0]
+        assert second.load("chosen").ids() == first.load("chosen").ids()
+        second.values["chosen"].artifact.verify()
 
     def test_a_crash_is_in_the_ledger(self, bed, monkeypatch):
         monkeypatch.setattr(toy_fit.ToyFit, "train", lambda *a, **k: 1 / 0)

@@ -1,7 +1,9 @@
 """The one console command. Each subcommand is a file of this folder and imports what is heavy when it runs."""
 
 import logging
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -82,6 +84,9 @@ def _main(
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code (see `core.errors`)."""
     given = sys.argv[1:] if arguments is None else arguments
+    if threading.current_thread() is threading.main_thread():
+        # What a system sends before it stops a process ends a run as Ctrl-C does: resumable.
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     with warnings.catch_warnings():
         # Notes of libraries to their developers, and the places in the source; `--verbose` shows them.
         if "--verbose" not in given:

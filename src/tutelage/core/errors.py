@@ -75,6 +75,10 @@ class StoreError(TutelageError):
     """The artifact store, workspace or ledger cannot be read, written or locked."""
 
 
+class MemoryShortage(TutelageError):
+    """The process got no more memory; what was complete is kept and the run can be resumed."""
+
+
 class TrainingError(TutelageError):
     """Training cannot go on: non-finite loss, nothing to learn from, a broken checkpoint.
 

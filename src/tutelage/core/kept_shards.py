@@ -1,16 +1,18 @@
 """Columns of finished shards, kept while a scorer works: an interrupted step scores only the shards that are left.
 
-One Arrow file for each shard, written whole or not at all, with the ids it belongs to and what it cost; a file
-that is damaged or of other rows is made again.
+One Arrow file for each shard, behind the hash of its bytes, written whole or not at all, with the ids it belongs
+to and what it cost; a file that is damaged or of other rows is made again.
 """
 
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import blake3
 import pyarrow as pa
 
 from tutelage.core.meter import Meter
@@ -18,6 +20,7 @@ from tutelage.core.method import Inputs
 from tutelage.core.records import Cost
 
 Columns = Mapping[str, Any]
+_HASH = 64  # bytes of the hash; Arrow's buffers stay aligned behind it
 
 
 class KeptShards:
@@ -49,8 +52,10 @@ class KeptShards:
 
 def _read(file: Path, rows: str) -> pa.Table | None:
     with contextlib.suppress(OSError, pa.ArrowInvalid, KeyError):
-        with pa.OSFile(str(file)) as source:
-            table = pa.ipc.open_file(source).read_all()
+        content = memoryview(file.read_bytes())
+        if bytes(content[:_HASH]) != _digest(content[_HASH:]):
+            return None
+        table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(content[_HASH:]))).read_all()
         if table.schema.metadata[b"rows"].decode() == rows:
             return table
     return None
@@ -62,6 +67,17 @@ def _write(file: Path, columns: Columns, metadata: dict[bytes, bytes]) -> None:
     table = pa.table({name: as_array(values, name) for name, values in columns.items()})
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
-    with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema.with_metadata(metadata)) as writer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema.with_metadata(metadata)) as writer:
         writer.write_table(table.replace_schema_metadata(metadata))
+    content = sink.getvalue()
+    with part.open("wb") as out:
+        out.write(_digest(content))
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
     part.replace(file)
+
+
+def _digest(content: Any) -> bytes:
+    return blake3.blake3(content).hexdigest().encode()

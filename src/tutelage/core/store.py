@@ -3,6 +3,7 @@
 An artifact is the folder `<root>/<key[:2]>/<key>/`. It is built in a temporary folder, every file is hashed and
 flushed, the marker `artifact.json` is written last and one rename makes it visible; a folder without a whole
 marker is not an artifact. A file lock per key makes a second process wait for the first one and reuse its result.
+Whoever loads what an earlier process wrote asks for it with `sound`, which reads it once and compares the hashes.
 """
 
 import errno
@@ -38,6 +39,12 @@ _UNWRITABLE = {
 }
 
 
+class DamagedArtifact(StoreError):
+    """Files of the artifact `key` are not what was written."""
+
+    key = ""
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A complete artifact: `path` is its folder, `files` maps relative names to size and hash, `meta` is JSON."""
@@ -54,18 +61,20 @@ class Artifact:
         return sum(entry["bytes"] for entry in self.files.values())
 
     def verify(self) -> None:
-        """Read every file and compare it with its recorded hash; raises StoreError naming the first difference."""
+        """Read every file and compare it with its hash; raises DamagedArtifact naming the first difference."""
         for name, entry in self.files.items():
             file = self.path / name
             found = _hash_file(file) if file.is_file() else "no file"
             if found != entry["hash"]:
-                raise StoreError(
+                damaged = DamagedArtifact(
                     "a stored artifact is damaged",
                     where=file,
                     expected=entry["hash"],
                     found=found,
                     remedy=f"delete the folder {self.path} and run again",
                 )
+                damaged.key = self.key
+                raise damaged
 
 
 class Store:
@@ -73,6 +82,8 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
+        # Keys of artifacts that this process has read through, or written itself.
+        self._sound: set[str] = set()
 
     def folder(self, key: str) -> Path:
         """Where the artifact `key` is, or would be."""
@@ -86,6 +97,8 @@ class Store:
             files = marker["files"]
             if marker["format"] != FORMAT or marker["key"] != key or not isinstance(marker["meta"], dict):
                 return None
+            if marker.get("hash") not in (None, _marker_hash(marker)):
+                return None
             if not all(isinstance(entry["hash"], str) and _plain(name) for name, entry in files.items()):
                 return None
             if any((folder / name).stat().st_size != entry["bytes"] for name, entry in files.items()):
@@ -95,6 +108,24 @@ class Store:
             return None
         except OSError as error:
             raise _store_error("the artifact store cannot be read", folder, error) from None
+
+    def sound(self, artifact: Artifact) -> Artifact:
+        """The artifact, its files compared with their hashes when this store meets it for the first time."""
+        if artifact.key not in self._sound:
+            artifact.verify()
+            self._sound.add(artifact.key)
+        return artifact
+
+    def whole(self, key: str) -> Artifact | None:
+        """The artifact `key`, its files compared with their hashes, or None when it is not there."""
+        found = self.get(key)
+        return None if found is None else self.sound(found)
+
+    def discard(self, key: str) -> None:
+        """Remove an artifact, so that it is made again."""
+        self._sound.discard(key)
+        with self.lock(key):
+            self._clear(self.folder(key))
 
     def put(
         self,
@@ -133,6 +164,7 @@ class Store:
             made = self.get(key)
             if made is None:
                 raise StoreError("an artifact vanished after it was written", where=self.folder(key))
+            self._sound.add(key)
             return made
 
     def keys(self) -> Iterator[str]:
@@ -174,8 +206,12 @@ class Store:
             lock.release()
 
     def _building(self, key: str) -> Path:
-        building = self.root / "tmp" / f"{key}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        temporary = self.root / "tmp"
+        building = temporary / f"{key}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
         try:
+            # Whoever holds the lock is alone: what else has the key's name was left by a process that died.
+            for leftover in temporary.glob(f"{key}.*"):
+                shutil.rmtree(leftover, ignore_errors=True)
             building.mkdir(parents=True)
         except OSError as error:
             raise _store_error("an artifact could not be written", building, error) from None
@@ -187,7 +223,8 @@ class Store:
             name = file.relative_to(building).as_posix()
             files[name] = {"bytes": file.stat().st_size, "hash": _hash_file(file)}
             _sync_file(file)
-        marker = {"format": FORMAT, "key": key, "kind": kind, "meta": meta, "files": files}
+        marker: dict[str, Any] = {"format": FORMAT, "key": key, "kind": kind, "meta": meta, "files": files}
+        marker["hash"] = _marker_hash(marker)
         with (building / MARKER).open("w", encoding="utf-8") as out:
             json.dump(marker, out, indent=1)
             out.flush()
@@ -197,16 +234,22 @@ class Store:
         try:
             with self.lock(key, timeout=0):
                 size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-                # The marker goes first: a removal that is cut short leaves no artifact that looks whole.
-                with suppress(FileNotFoundError):
-                    (folder / MARKER).unlink()
-                shutil.rmtree(folder)
+                self._clear(folder)
         except Timeout:
+            return
+        removed[counted] += 1
+        removed["bytes"] += size
+
+    def _clear(self, folder: Path) -> None:
+        try:
+            # The marker goes first: a removal that is cut short leaves no artifact that looks whole.
+            with suppress(FileNotFoundError):
+                (folder / MARKER).unlink()
+            shutil.rmtree(folder)
+        except FileNotFoundError:
             return
         except OSError as error:
             raise _store_error("an artifact could not be removed", folder, error) from None
-        removed[counted] += 1
-        removed["bytes"] += size
 
 
 @contextmanager
@@ -242,6 +285,12 @@ def _plain(name: str) -> bool:
     return (
         bool(name) and not path.is_absolute() and ".." not in path.parts and ":" not in name and "\\" not in name
     )
+
+
+def _marker_hash(marker: Mapping[str, Any]) -> str:
+    """Hash of what a marker says, but for its hash (which markers of earlier versions lack)."""
+    text = json.dumps({name: marker[name] for name in marker if name != "hash"}, sort_keys=True)
+    return blake3.blake3(text.encode()).hexdigest(length=16)
 
 
 def _hash_file(file: Path) -> str:

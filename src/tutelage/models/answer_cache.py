@@ -1,5 +1,9 @@
-"""Answers of an endpoint on disk, one file for each request, named by its hash; each is complete or not there."""
+"""Answers of an endpoint on disk, one file for each request, named by its hash; each is complete or not there.
 
+A file is the hash of the answer and, on the next line, the answer as JSON.
+"""
+
+import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +23,12 @@ def place(folder: Path, request: list[Any]) -> Path:
 def read(file: Path) -> dict[str, Any] | None:
     """The answer, or None where there is none or it is damaged."""
     try:
-        found = json_text.loads(file.read_bytes())
+        content = file.read_bytes()
+        digest, _, answer = content.partition(b"\n")
+        if not content.startswith(b"{") and digest != _digest(answer):
+            return None
+        # Files of earlier versions are the answer alone.
+        found = json_text.loads(content if content.startswith(b"{") else answer)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
@@ -28,7 +37,16 @@ def read(file: Path) -> dict[str, Any] | None:
 def write(file: Path, answer: dict[str, Any]) -> None:
     """Keep an answer."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(answer).encode()
     handle, name = tempfile.mkstemp(dir=file.parent, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8") as out:
-        json.dump(answer, out)
-    Path(name).replace(file)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(_digest(content) + b"\n" + content)
+        Path(name).replace(file)
+    finally:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+
+
+def _digest(answer: bytes) -> bytes:
+    return hashlib.sha256(answer).hexdigest().encode()

@@ -164,6 +164,35 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be taken on a device (None: nobody knows). On a processor: what the system has left,
+    swap included, or less where this process or its container is limited."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu":
+        return None
+    try:
+        import psutil
+    except ImportError:
+        return None
+    limits = [psutil.virtual_memory().available + psutil.swap_memory().free]
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            limits.append(limit - psutil.Process().memory_info().vms)
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit, taken = (
+            int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current")
+        )
+        kept = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        # Files that were read are given back first.
+        limits.append(limit - taken + int(kept.get("inactive_file", 0)) + int(kept.get("active_file", 0)))
+    return max(0, min(limits))
+
+
 def halve_on_oom(run: Callable[[int], T], size: int, warn: Callable[[str], None]) -> tuple[T, int]:
     """`run(size)`, halving `size` each time memory runs out; returns the result and the size that worked.
 

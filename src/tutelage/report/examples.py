@@ -22,7 +22,7 @@ def selected(run: dict[str, Any], store: Store) -> list[tuple[str, list[Example]
             s["use"].startswith(("training.", "data.augment.")) and step["step"] in _list(s.get("from"))
             for s in names.values()
         )
-        artifact = store.get(step["key"]) if feeds_training else None
+        artifact = store.whole(step["key"]) if feeds_training else None
         if artifact is None:
             continue
         seen.add(step["arm"])
@@ -62,7 +62,7 @@ def suspects(run: dict[str, Any], store: Store) -> list[tuple[str, list[Example]
     doubted: dict[str, list[dict[str, Any]]] = {}
     checks: dict[str, int] = {}
     for key in {step["key"]: None for step in run["steps"] if step["method"] == "signals.label_errors"}:
-        artifact = store.get(key)
+        artifact = store.whole(key)
         if artifact is None:
             continue
         for row in payload.load_dataset(artifact.path).rows(["id", "text", "label", *DOUBT]):
@@ -90,9 +90,9 @@ def _surest(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _dropped_examples(
     run: dict[str, Any], store: Store, step: dict[str, Any], sources: list[str]
 ) -> list[Example]:
-    artifact = store.get(step["key"])
+    artifact = store.whole(step["key"])
     before = next((s for s in run["steps"] if sources and s["step"] == sources[0]), None)
-    source = store.get(before["key"]) if before else None
+    source = store.whole(before["key"]) if before else None
     if artifact is None or source is None:
         return []
     wanted = {
@@ -122,7 +122,7 @@ def samples(run: dict[str, Any], store: Store) -> list[tuple[str, list[Example]]
         label = entry["arm"] or entry["step"]
         if (label, entry["step"]) in seen:
             continue
-        artifact = store.get(entry["key"])
+        artifact = store.whole(entry["key"])
         items = payload.load_result(artifact.path).items if artifact else None
         if items is None or "prediction" not in items.table.column_names:
             continue

@@ -56,7 +56,7 @@ def item_differences(table: dict[str, Any], pair: dict[str, Any], store: Store) 
         measured = arm["results"].get(pair["step"])
         sums: dict[str, list[float]] = {}
         for key in measured["keys"] if measured else []:
-            artifact = store.get(key)
+            artifact = store.whole(key)
             items = payload.load_result(artifact.path).items if artifact else None
             for row in items.table.select(["item_key", "score"]).to_pylist() if items else []:
                 sums.setdefault(row["item_key"], []).append(row["score"])
@@ -114,7 +114,7 @@ def _first_fits(run: dict[str, Any], store: Store) -> dict[str, dict[str, Any]]:
                 chosen[label] = step
     fits = {}
     for label, step in chosen.items():
-        artifact = store.get(step["key"])
+        artifact = store.whole(step["key"])
         fit = payload.load_fit(artifact.path) if artifact else None
         if fit:
             fits[label] = fit

@@ -89,8 +89,6 @@ def compute(job: Job, folder: Path) -> Output:
         else:
             made = apply_transform(method, job.rows, job.inputs)
         made = made.save(folder / payload.DATASET)
-        if job.checkpoint_dir is not None:
-            shutil.rmtree(job.checkpoint_dir, ignore_errors=True)  # what an interruption would have gone on from
         return Output(made, made.hash, facts=_dataset_facts(job.rows, made))
     if kind == "Writer":
         assert job.rows is not None
@@ -153,6 +151,8 @@ def measured(job: Job) -> Iterator[list[Cost]]:
     found.append(cost.model_copy(update={"seconds": seconds, "peak_bytes": max(peak.bytes, cost.peak_bytes)}))
     if peak.bytes - peak.before > WORTH_GIVING_BACK:
         _give_back()
+
+
 def used(job: Job, output: Output, spent: Cost) -> dict[str, float]:
     """{"mfu": the share of the device's matmul speed that a step's model reached}; nothing without one here."""
     trained = getattr(output.record, "mfu", None)
@@ -164,8 +164,6 @@ def used(job: Job, output: Output, spent: Cost) -> dict[str, float]:
         dtype = "bfloat16" if getattr(models[0], "half", False) else models[0].dtype
         trained = mfu(spent.flops, spent.seconds, models[0].device, dtype)
     return {"mfu": round(trained, 4)} if trained else {}
-
-
 
 
 def _give_back() -> None:

@@ -4,6 +4,7 @@ Nothing is loaded before somebody needs it. Trained and adapted models are alway
 measured is what was saved.
 """
 
+import contextlib
 import gc
 import shutil
 import time
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.errors import TrainingError, TutelageError
+from tutelage.core.errors import StoreError, TrainingError
 from tutelage.core.fingerprint import code_hash, digest, method_key
 from tutelage.core.meter import Meter
 from tutelage.core.method import Method, Scorer, Transform, Writer
@@ -137,17 +138,14 @@ class Engine:
             if known is not None:
                 raise known
             artifact = self.store.put(key, make, kind=GIVES[node.card.kind])  # type: ignore[arg-type]
-        except TutelageError as error:
+        except Exception as error:
             if isinstance(error, TrainingError):
                 error.charges = {**handed.charges, key: error.cost or Cost()}
                 if context.arm is not None:
                     failures.remember(self.store, key, error)
             error.add_note(f"step {node.name}")
             raise
-        if node.card.kind == "Trainer":
-            # The model is in the store: what resuming would need is no longer needed; kept copies stay.
-            for finished in (self.workspace / STATE / "checkpoints" / key).glob("step-*"):
-                shutil.rmtree(finished, ignore_errors=True)
+        self._forget(node, key)
         seconds = time.perf_counter() - started
         rows_in = sum(value.rows or 0 for value in handed.rows) if handed.rows else None
         self._record(
@@ -156,6 +154,16 @@ class Engine:
         if node.card.kind == "Writer":
             self._export(node, artifact)
         return self.finished(node, artifact, handed)
+
+    def _forget(self, node: Node, key: str) -> None:
+        """Remove what an interrupted step would have gone on from: its result is in the store. Kept copies of a
+        model in training stay."""
+        folder = self.workspace / STATE / "checkpoints" / key
+        if node.card.kind == "Scorer":
+            shutil.rmtree(folder, ignore_errors=True)
+        if node.card.kind == "Trainer":
+            for over in (*folder.glob("step-*"), *folder.glob(".building-*")):
+                shutil.rmtree(over, ignore_errors=True)
 
     def finished(self, node: Node, artifact: Artifact, handed: Handed) -> Value:
         """The value of a step whose artifact is there."""
@@ -243,7 +251,7 @@ class Engine:
         found = self.store.get(digest(["state", key]))
         if found is not None:
             job.state_cost = Cost(**found.meta["cost"])
-            return payload.load_state(found.path)
+            return payload.load_state(self.store.sound(found).path)
         with compute.measured(job) as cost:
             assert job.rows is not None
             compute.check_columns(job.node, job.rows)
@@ -268,23 +276,28 @@ class Engine:
         allow_remote_code: bool = False,
     ) -> Value:
         """The value of a stored artifact; for `root` and `allow_remote_code` see `Value`."""
-        content, path = artifact.meta["content"], artifact.path
+        content = artifact.meta["content"]
+
+        def path() -> Path:
+            return self.store.sound(artifact).path
+
         if artifact.kind == "dataset":
             rows = artifact.meta["facts"].get("rows")
-            return Value(name, "dataset", content, lambda: payload.load_dataset(path), artifact, charges, rows)
+            return Value(name, "dataset", content, lambda: payload.load_dataset(path()), artifact, charges, rows)
         if artifact.kind == "model":
             content = digest([content, artifact.meta["facts"].get("dtype", "")])
-            base = root if (path / payload.MODEL / "adapter_config.json").is_file() else content
+            base = root if (artifact.path / payload.MODEL / "adapter_config.json").is_file() else content
             load = lambda: self._stored_model(content, artifact, base, allow_remote_code)  # noqa: E731
             return Value(
                 name, "model", content, load, artifact, charges, root=base, allow_remote_code=allow_remote_code
             )
         if artifact.kind == "result":
-            return Value(name, "result", content, lambda: payload.load_result(path), artifact, charges)
-        return Value(name, "files", content, lambda: payload.load_files(path), artifact, charges)
+            return Value(name, "result", content, lambda: payload.load_result(path()), artifact, charges)
+        return Value(name, "files", content, lambda: payload.load_files(path()), artifact, charges)
 
     def _stored_model(self, content: str, artifact: Artifact, root: str, allow_remote_code: bool) -> Any:
         if content not in self._models:
+            self.store.sound(artifact)
             kept = {value.content for value in self._outside.values()}
             # One derived model at a time beside the recipe's own: memory, not time, is short on a small machine.
             self._models = {key: model for key, model in self._models.items() if key in kept}
@@ -302,12 +315,23 @@ class Engine:
     def _export(self, node: Node, artifact: Artifact) -> None:
         where = self.recipe.where("steps", node.name, "to")
         target = output_path(self.recipe, self.workspace, node.step.to or f"outputs/{node.name}", where)
-        written = artifact.path / payload.FILES
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if written.is_dir():
-            shutil.copytree(written, target, dirs_exist_ok=True)
-        else:
-            shutil.copyfile(written, target)
+        written = self.store.sound(artifact).path / payload.FILES
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Two runs of one export write the same file.
+            with self.store.lock(artifact.key):
+                if written.is_dir():
+                    shutil.copytree(written, target, dirs_exist_ok=True, copy_function=_place_file)
+                else:
+                    _place_file(written, target)
+        except OSError as error:
+            raise StoreError(
+                "what a step wrote could not be put in its place",
+                where=target,
+                expected="a place that can be written, with enough room",
+                found=error.strerror or str(error),
+                remedy="free space or make the place writable, and run again: the step itself is done",
+            ) from None
         self.emit({"event": "written", "name": node.name, "path": str(target)})
 
     def _record(
@@ -339,7 +363,7 @@ class Engine:
         }
         self.ledger.step(self.run_id, entry)
         if artifact.kind == "result":
-            result = payload.load_result(artifact.path).model_dump(mode="json")
+            result = payload.load_result(self.store.sound(artifact).path).model_dump(mode="json")
             self.ledger.result(self.run_id, {**entry, "result": result})
         facts = {"cached": cached, "seconds": seconds, "facts": artifact.meta["facts"]}
         self.emit({"event": "done", **_place(name, use, context), **facts})
@@ -349,6 +373,17 @@ def _loaded(given: Any) -> Any:
     if isinstance(given, Method):
         return given
     return [value.load() for value in given] if isinstance(given, list) else given.load()
+
+
+def _place_file(source: str | Path, target: str | Path) -> None:
+    """Copy a file to its place whole or not at all."""
+    part = Path(target).with_name(f".{Path(target).name}.part")
+    try:
+        shutil.copyfile(source, part)
+        part.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _place(name: str, use: str, context: Context) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,12 +17,14 @@ from tutelage.core.errors import (
     EXIT_GATE_FAILED,
     EXIT_PASS,
     Interrupted,
+    MemoryShortage,
     StoreError,
     TutelageError,
     WaitingForPerson,
     unknown,
 )
 from tutelage.core.fingerprint import digest
+from tutelage.core.store import DamagedArtifact
 from tutelage.runs import gates, paths
 from tutelage.runs.arms import all_arms
 from tutelage.runs.checks import check_recipe
@@ -135,29 +138,42 @@ def _execute(
     work: Callable[[Engine], RunResult],
 ) -> RunResult:
     with _only_one(recipe, workspace), tracked(recipe, workspace, run_id, progress) as listener:
-        engine = Engine(recipe, workspace, run_id, limit=limit, listener=listener)
-        engine.ledger.start(
-            run_id,
-            recipe.flat(),
-            {"folder": str(recipe.folder), "allow_outside": recipe.allow_outside},
-            {"limit": limit},
-            environment(),
-        )
-        listener({"event": "run", "run_id": run_id, "name": recipe.name})
-        try:
-            result = work(engine)
-        except KeyboardInterrupt:
-            raise _stopped(engine, Interrupted("the run was interrupted"), "interrupted") from None
-        except Interrupted as error:
-            raise _stopped(engine, error, "interrupted") from None
-        except WaitingForPerson as error:
-            raise _stopped(engine, error, "waiting") from None
-        except TutelageError as error:
-            engine.ledger.finish(run_id, "failed", {**error.to_json(), "notes": getattr(error, "__notes__", [])})
-            raise
-        except BaseException as error:
-            engine.ledger.finish(run_id, "crashed", {"error": type(error).__name__, "what": str(error)})
-            raise
+        damaged: set[str] = set()
+        while True:
+            engine = Engine(recipe, workspace, run_id, limit=limit, listener=listener)
+            engine.ledger.start(
+                run_id,
+                recipe.flat(),
+                {"folder": str(recipe.folder), "allow_outside": recipe.allow_outside},
+                {"limit": limit},
+                environment(),
+            )
+            if not damaged:
+                listener({"event": "run", "run_id": run_id, "name": recipe.name})
+            try:
+                result = work(engine)
+                break
+            except KeyboardInterrupt:
+                raise _stopped(engine, Interrupted("the run was interrupted"), "interrupted") from None
+            except Interrupted as error:
+                raise _stopped(engine, error, "interrupted") from None
+            except WaitingForPerson as error:
+                raise _stopped(engine, error, "waiting") from None
+            except DamagedArtifact as error:
+                if error.key in damaged:  # a disk that does not keep what it is given
+                    _close(engine, "failed", error.to_json())
+                    raise
+                damaged.add(error.key)
+                engine.store.discard(error.key)
+                listener({"event": "warning", "message": f"{error.where} is damaged: it is made again"})
+            except TutelageError as error:
+                _close(engine, "failed", {**error.to_json(), "notes": getattr(error, "__notes__", [])})
+                raise
+            except BaseException as error:
+                if _out_of_memory(error):
+                    raise _stopped(engine, _shortage(error), "failed") from None
+                _close(engine, "crashed", {"error": type(error).__name__, "what": str(error)})
+                raise
         engine.ledger.finish(run_id, result.status)
         listener({"event": "finished", "run_id": run_id, "status": result.status})
         return result
@@ -203,46 +219,119 @@ def _work(engine: Engine) -> RunResult:
 
 def _stopped(engine: Engine, error: TutelageError, status: str) -> TutelageError:
     """The same error with how to go on, after the ledger knows."""
-    engine.ledger.finish(engine.run_id, status, error.to_json())
+    _close(engine, status, error.to_json())
     again = f"tutelage resume {engine.run_id} --workspace {engine.workspace}"
-    remedy = f"{error.remedy}; then: {again}" if error.remedy and status == "waiting" else again
+    remedy = f"{error.remedy}; then: {again}" if error.remedy and status != "interrupted" else again
     made = type(error)(error.what, where=error.where, expected=error.expected, found=error.found, remedy=remedy)
     made.run_id = engine.run_id  # type: ignore[attr-defined]
     return made
 
 
+def _close(engine: Engine, status: str, error: dict[str, Any]) -> None:
+    """Record how the run ended, unless the ledger cannot be written either: the first error is the one to tell."""
+    with contextlib.suppress(StoreError):
+        engine.ledger.finish(engine.run_id, status, error)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from tutelage.models.device import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _shortage(error: BaseException) -> MemoryShortage:
+    step = next((note for note in getattr(error, "__notes__", []) if note.startswith("step ")), None)
+    return MemoryShortage(
+        "the process ran out of memory",
+        where=step,
+        expected="room for one step's rows and models",
+        found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        remedy="close other programs, lower batch_size, max_length or micro_tokens, or train an adapter",
+    )
+
+
+@contextlib.contextmanager
+def idle(workspace: Path) -> Iterator[None]:
+    """Hold off every run of the workspace; raises StoreError naming the process when there is one already."""
+    folder = workspace / paths.STATE / "locks"
+    with _locked(folder, _GATE, -1), contextlib.ExitStack() as held:
+        for file in sorted(folder.glob("run-*.lock")):
+            try:
+                held.enter_context(FileLock(file, timeout=0))
+            except Timeout:
+                raise StoreError(
+                    "a run is under way in this workspace",
+                    where=workspace,
+                    expected="no run, since what it needs may be removed",
+                    found=f"process {_pid(file.with_suffix('.json'))}",
+                    remedy="wait for it, or stop it: it can be resumed",
+                ) from None
+        yield
+
+
+_GATE = "gate.lock"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, name: str, timeout: float) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / name)
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 @contextlib.contextmanager
 def _only_one(recipe: Recipe, workspace: Path) -> Iterator[None]:
     """Hold the lock of this recipe in this workspace; raises StoreError naming the process that has it."""
-    name = digest(recipe.flat())[:16]
+    name = f"run-{digest(recipe.flat())[:16]}"
     folder = workspace / paths.STATE / "locks"
-    holder = folder / f"run-{name}.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"run-{name}.lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StoreError(
-            "a second process on the same run",
-            where=workspace,
-            expected="one process for a recipe and workspace",
-            found=f"process {_pid(holder)} is running {recipe.name}",
-            remedy="wait for it, stop it, or use another --workspace",
-        ) from None
-    except OSError as error:
-        raise StoreError(
-            "the workspace cannot be written",
-            where=folder,
-            expected="a folder that can be written",
-            found=error.strerror,
-            remedy="choose another --workspace",
-        ) from None
+    holder = folder / f"{name}.json"
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(_locked(folder, f"{name}.lock", 0))
+        except Timeout:
+            raise StoreError(
+                "a second process on the same run",
+                where=workspace,
+                expected="one process for a recipe and workspace",
+                found=f"process {_pid(holder)} is running {recipe.name}",
+                remedy="wait for it, stop it, or use another --workspace",
+            ) from None
+        # Whoever clears the workspace up lets nobody begin.
+        with _locked(folder, _GATE, -1):
+            _tell(holder)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                holder.unlink()
+
+
+def _tell(holder: Path) -> None:
     try:
         holder.write_text(json.dumps({"pid": os.getpid()}), encoding="utf-8")
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
+    except OSError as error:
+        raise _unwritable(holder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> StoreError:
+    return StoreError(
+        "the workspace cannot be written",
+        where=folder,
+        expected="a folder that can be written, with room",
+        found=error.strerror,
+        remedy="free space or choose another --workspace",
+    )
 
 
 def _pid(holder: Path) -> Any:

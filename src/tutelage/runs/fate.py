@@ -46,7 +46,7 @@ def fate(run: dict[str, Any], store: Store, row_id: str) -> list[Event]:
             arms.setdefault(step["key"], []).append(step["arm"])
     opened: list[tuple[dict[str, Any], Dataset | Path]] = []
     for key, step in artifacts.items():
-        artifact = store.get(key)
+        artifact = store.whole(key)
         if artifact is not None and artifact.kind == "dataset":
             opened.append((step, payload.load_dataset(artifact.path)))
         elif artifact is not None and step["kind"] == "Trainer":

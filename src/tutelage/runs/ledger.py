@@ -158,10 +158,17 @@ class Ledger:
     def runs(self) -> list[dict[str, Any]]:
         """All runs, newest first: run_id, name, status, started, finished."""
         with self._read() as db:
-            rows = db.execute(
-                "SELECT run_id, name, status, started, finished FROM runs ORDER BY started DESC, rowid DESC"
-            )
-            return [dict(row) for row in rows]
+            rows = db.execute("SELECT * FROM runs ORDER BY started DESC, rowid DESC").fetchall()
+        listed = []
+        for row in rows:
+            entry = {name: row[name] for name in ("run_id", "name", "status", "started", "finished")}
+            try:
+                self._sound(row)
+            except StoreError:
+                # The others can still be read; asking for this one is the error.
+                entry["status"] = "damaged"
+            listed.append(entry)
+        return listed
 
     def run(self, run_id: str = "latest") -> dict[str, Any]:
         """Everything about one run; `latest`, an id or its unambiguous beginning.
@@ -358,7 +365,7 @@ def _json(value: Any, sort_keys: bool = False) -> str:
 def _sum(values: Iterable[Any]) -> str:
     """Hash of an entry's values; of numbers, whatever type SQLite gives them."""
     plain = [repr(float(value)) if isinstance(value, int | float) else value for value in values]
-    return hashlib.blake2b(json.dumps(plain).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps(plain, default=repr).encode(), digest_size=16).hexdigest()
 
 
 def _put(db: sqlite3.Connection, table: str, values: Sequence[Any]) -> None:

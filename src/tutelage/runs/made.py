@@ -121,4 +121,5 @@ def _made(
             found="none",
             remedy="run the recipe again; what is there is not made twice",
         )
+    artifact.verify()
     return artifact, entry

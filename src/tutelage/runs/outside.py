@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from tutelage.core.dataset import Dataset
-from tutelage.core.errors import InputError
+from tutelage.core.errors import InputError, StoreError
 from tutelage.core.fingerprint import configuration, digest, method_key
 from tutelage.core.records import Cost
 from tutelage.core.store import Artifact, Store
@@ -109,7 +111,7 @@ def load_spec(recipe: Recipe, workspace: Path, name: str) -> Any:
     )
     found = getattr(model, "precision", None) or str(getattr(model, "dtype", "")).removeprefix("torch.")
     if spec.dtype == dtype == "auto" and found and memory.parent.is_dir():
-        memory.write_text(json.dumps({**known, place: found}), encoding="utf-8")
+        _remember(memory, place, found)
     if adapter is None:
         share(model, spec.device, spec.dtype)
     return model
@@ -135,6 +137,23 @@ def _remembered(file: Path) -> dict[str, str]:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
+
+
+def _remember(file: Path, place: str, precision: str) -> None:
+    part = file.with_suffix(".part")
+    try:
+        # Another recipe of the workspace may remember its model at the same moment.
+        with FileLock(file.with_suffix(".lock")):
+            part.write_text(json.dumps({**_remembered(file), place: precision}), encoding="utf-8")
+            part.replace(file)
+    except OSError as error:
+        raise StoreError(
+            "the precision chosen for a model could not be remembered",
+            where=file,
+            expected="a workspace that can be written",
+            found=error.strerror or str(error),
+            remedy="free space, choose another --workspace, or write dtype: float32 in the recipe",
+        ) from None
 
 
 def load_stored_model(artifact: Artifact, allow_remote_code: bool = False) -> Any:

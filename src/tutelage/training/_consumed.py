@@ -5,6 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import blake3
+
 from tutelage.core.errors import TrainingError
 from tutelage.core.scratch import scratch_path
 
@@ -15,6 +17,7 @@ class ConsumedLog:
 
     def __init__(self, folder: Path | None) -> None:
         self.path = scratch_path(".jsonl") if folder is None else folder / "consumed.jsonl"
+        self._digest = blake3.blake3()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab")
@@ -31,24 +34,40 @@ class ConsumedLog:
         """Bytes written."""
         return self._file.tell()
 
-    def rewind(self, position: int) -> None:
-        """Forget what was written after `position`."""
+    @property
+    def digest(self) -> str:
+        """Hash of what was written."""
+        return self._digest.hexdigest()
+
+    def rewind(self, position: int, digest: str | None = None) -> None:
+        """Forget what was written after `position`; what is before it must have the hash `digest`."""
         if position > self.position:
-            raise TrainingError(
-                "the log of consumed rows is shorter than its checkpoint says",
-                where=self.path,
-                expected=f"at least {position} bytes",
-                found=f"{self.position} bytes",
-                remedy="put the file back, or start over with resume=False",
-            )
+            raise self._damaged(f"at least {position} bytes", f"{self.position} bytes")
+        self._digest = blake3.blake3()
+        with self.path.open("rb") as kept:
+            while piece := kept.read(min(1 << 22, position - kept.tell())):
+                self._digest.update(piece)
+        if digest not in (None, self.digest):
+            raise self._damaged(f"the hash {digest}", self.digest)
         self._file.truncate(position)
         self._file.seek(position)
+
+    def _damaged(self, expected: str, found: str) -> TrainingError:
+        return TrainingError(
+            "the log of consumed rows is not what its checkpoint says",
+            where=self.path,
+            expected=expected,
+            found=found,
+            remedy=f"put the file back, or remove the folder {self.path.parent} to train from the start",
+        )
 
     def write(self, step: int, ids: Sequence[str]) -> None:
         """One step's ids."""
         try:
-            self._file.write(json.dumps({"step": step, "ids": list(ids)}).encode() + b"\n")
+            line = json.dumps({"step": step, "ids": list(ids)}).encode() + b"\n"
+            self._file.write(line)
             self._file.flush()
+            self._digest.update(line)
         except OSError as error:
             raise TrainingError(
                 "the log of consumed rows could not be written",

@@ -11,8 +11,10 @@ import math
 import time
 from typing import Any
 
+from tutelage.core.errors import TrainingError
 from tutelage.core.method import RunningUpdate
 from tutelage.core.records import Budget, Record
+from tutelage.models.device import free_memory
 from tutelage.training import _checkpoint as checkpoints
 from tutelage.training._batches import Batches
 from tutelage.training._copy import trainable_copy
@@ -35,6 +37,22 @@ class Estimate(Record):
     tokens_per_second: float
     peak_bytes: int
     probe_seconds: float
+
+
+def check_room(model: Any) -> None:
+    """Raise TrainingError where the device has not even room for what training `model` will hold besides its
+    activations: gradients, two moments in fp32; of smaller weights also fp32 masters and their gradients."""
+    trained = [p for p in model.module.parameters() if p.requires_grad]
+    need = sum(p.numel() * (p.element_size() + 8 + (8 if p.element_size() < 4 else 0)) for p in trained)
+    free = free_memory(model.device)
+    if free is not None and need > free:
+        raise TrainingError(
+            "training needs more memory than there is",
+            where=f"{model.name}, {sum(p.numel() for p in trained):,} trained weights",
+            expected=f"at least {need / 2**30:.2f} GiB for gradients and moments, activations not counted",
+            found=f"{free / 2**30:.2f} GiB free",
+            remedy="close other programs, train an adapter (adapters.lora), or choose a smaller model",
+        )
 
 
 def estimate(model: Any, dataset: Any, step: Any, seed: int = 0) -> Estimate:

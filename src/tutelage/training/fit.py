@@ -125,6 +125,7 @@ class Fit(Method):
         InputError, and Interrupted when stopped with Ctrl-C.
         """
         from tutelage.training._copy import trainable_copy
+        from tutelage.training._estimate import check_room
         from tutelage.training.trainer import fit
 
         given = dict(inputs or {})
@@ -148,6 +149,7 @@ class Fit(Method):
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         identity = "" if folder is None else f"{self.config_hash()}/{seed}/{dataset.hash}/{model.fingerprint}"
         copy = trainable_copy(model)
+        check_room(copy)
         record = fit(
             copy,
             dataset,

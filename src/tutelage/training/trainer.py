@@ -165,7 +165,7 @@ class _Run:
         self.before = Cost(**state["cost"])
         self.evaluation_cost = Cost(**state["evaluation_cost"])
         self.steering_flops = state.get("steering_flops", 0.0)
-        self.consumed.rewind(state["consumed"])
+        self.consumed.rewind(state["consumed"], state.get("consumed_hash"))
         checkpoints.set_random_state(state["random"])
         self.resumed_at = self.at.step
         self.boundary = self.capture()
@@ -185,6 +185,7 @@ class _Run:
             "seconds": self.watch.seconds,
             "cost": self.cost().model_dump(),
             "consumed": self.consumed.position,
+            "consumed_hash": self.consumed.digest,
             "random": checkpoints.random_state(),
         }
 
