@@ -1,9 +1,10 @@
-"""Batched generation with a key-value cache: left padding by lengths, greedy or sampled, stop strings.
+"""Batched generation with a key-value cache, greedy or sampled, with stop strings.
 
 Each prompt draws from its own generator, seeded with (seed, index) or with a seed of its own, so a completion does
 not depend on the batch.
-What all prompts of a batch begin with (a system turn, worked examples) goes through the model once. Only the last
-state of each row is put through the head.
+What all prompts begin with (a system turn, worked examples) goes through the model once. Only the last state of
+each row is put through the head. The steps are computed by `models.decoder` where the model is of its plan, else
+by transformers.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,10 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from tutelage.core.errors import ModelError
+from tutelage.models.decoder import LeanDecoder, can_run, exact_scores
 from tutelage.models.encode import encode_prompt
+from tutelage.models.head import Head
 from tutelage.models.seam import Generation
 from tutelage.models.streaming import TextStream
 
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
 
 # A shorter common beginning costs more in copies of the cache than its computation.
 WORTH_SHARING = 16
+# Rows are rearranged when at most this share of them still grows; each time costs a copy of the cache.
+LEAVE = 0.75
+# How many of the best tokens are compared exactly.
+CLOSE = 8
 
 
 @dataclass(frozen=True)
@@ -62,15 +70,8 @@ def generate(
                 found=f"{len(ids)} tokens",
                 remedy="shorten the prompt",
             )
-    found: list[Generation | None] = [None] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda i: -len(encoded[i]))
-    for at in range(0, len(order), batch_size):
-        chosen = order[at : at + batch_size]
-        seeds = [seed_of(seed, i) for i in chosen]
-        done = _batch(model, [encoded[i] for i in chosen], limits, temperature, seeds, stream)
-        for i, generation in zip(chosen, done):
-            found[i] = generation
-    completions = [g for g in found if g is not None]
+    seeds = [seed_of(seed, i) for i in range(len(prompts))]
+    completions = _Run(model, encoded, limits, temperature, seeds, stream, end_ids(model)).all(batch_size)
     if stream is not None:
         stream.finish(completions[0].text)
     return completions
@@ -104,77 +105,165 @@ def end_ids(model: "CausalLM") -> set[int]:
     return {i for i in ends if i is not None}
 
 
-def _batch(
-    model: "CausalLM",
-    prompts: list[list[int]],
-    limits: Limits,
-    temperature: float,
-    seeds: list[int],
-    stream: TextStream | None,
-) -> list[Generation]:
-    device = model.device
-    cache = DynamicCache(config=model.config)
-    # The padding between a shared beginning and the rest would take places in a sliding window.
-    shared = 0 if any(cache.is_sliding) else _shared_prefix(prompts)
-    if shared:
-        prefix = torch.tensor([prompts[0][:shared]], device=device)
-        model.base_module.base_model(input_ids=prefix, past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(len(prompts))
-    width = max(map(len, prompts)) - shared
-    lengths = torch.tensor([len(p) - shared for p in prompts], device=device)
-    ids = torch.full((len(prompts), width), model.pad_id, dtype=torch.long, device=device)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) + shared :] = torch.tensor(prompt[shared:], device=device)
-    offsets = torch.arange(width, device=device)[None, :] - (width - lengths[:, None])
-    mask = torch.cat([offsets.new_ones(len(prompts), shared), (offsets >= 0).long()], dim=1)
-    positions = shared + offsets.clamp(min=0)
-    generators = [torch.Generator(device="cpu").manual_seed(s) for s in seeds]
-    ends = end_ids(model)
-    out: list[list[int]] = [[] for _ in prompts]
-    texts: list[str | None] = [None] * len(prompts)
-    rows = list(range(len(prompts)))  # the prompt in each row of the batch
-    forwarded = shared
-    new = int(lengths.sum())
-    for _ in range(min(limits.new_tokens, model.max_length - shared - width)):
-        logits = _last_logits(model, ids, mask, positions, cache)
-        forwarded += new
-        tokens = _choose(logits, temperature, [generators[r] for r in rows])
-        for row, token in zip(rows, tokens.tolist()):
-            if texts[row] is None:
-                out[row].append(token)
-                texts[row] = _ended(model, out[row], ends, limits.stop)
-                if stream is not None and texts[row] is None:
-                    stream.grow(out[row])
-        live = [i for i, row in enumerate(rows) if texts[row] is None]
-        if not live:
-            break
-        if 2 * len(live) <= len(rows):
-            # Half of the rows are done: go on without them (each time costs a copy of the cache).
-            keep = torch.tensor(live, device=device)
-            cache.batch_select_indices(keep)
-            tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
-            rows = [rows[i] for i in live]
-        new = len(rows)
-        ids = tokens[:, None]
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        positions = positions[:, -1:] + 1
-    model.meter.add(
-        forward_flops=2.0 * model.active_params * forwarded,
-        generated_tokens=sum(map(len, out)),
-        calls=len(prompts),
-    )
-    return [
-        Generation(
-            model.tokenizer.decode(tokens, skip_special_tokens=True) if text is None else text,
-            tuple(tokens),
-            text is None,
-            len(prompt),
+class CacheDecoder:
+    """The rows of a batch through transformers' own forward pass and cache, left-padded; all are there from the
+    start. `fill`, `step` and `keep` as in `decoder.LeanDecoder`."""
+
+    refills = False
+
+    def __init__(self, model: "CausalLM") -> None:
+        self.model = model
+        self.forwarded = 0
+
+    def fill(self, prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor | None]:
+        """The rows of a new batch; (logits [rows, V] float32, final states [rows, d] where they are known)."""
+        model, device = self.model, self.model.device
+        self.cache = DynamicCache(config=model.config)
+        # The padding between a shared beginning and the rest would take places in a sliding window.
+        shared = 0 if any(self.cache.is_sliding) else shared_prefix(prompts)
+        if shared:
+            prefix = torch.tensor([prompts[0][:shared]], device=device)
+            model.base_module.base_model(input_ids=prefix, past_key_values=self.cache, use_cache=True)
+            self.cache.batch_repeat_interleave(len(prompts))
+        width = max(map(len, prompts)) - shared
+        lengths = torch.tensor([len(p) - shared for p in prompts], device=device)
+        ids = torch.full((len(prompts), width), model.pad_id, dtype=torch.long, device=device)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) + shared :] = torch.tensor(prompt[shared:], device=device)
+        offsets = torch.arange(width, device=device)[None, :] - (width - lengths[:, None])
+        self.mask = torch.cat([offsets.new_ones(len(prompts), shared), (offsets >= 0).long()], dim=1)
+        self.positions = shared + offsets.clamp(min=0)
+        self.forwarded += shared + int(lengths.sum())
+        return self._last(ids)
+
+    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """One token [rows] for each row."""
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
+        self.positions = self.positions[:, -1:] + 1
+        self.forwarded += len(tokens)
+        return self._last(tokens[:, None])
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only (each time costs a copy of the cache)."""
+        chosen = torch.tensor(rows, dtype=torch.long, device=self.model.device)
+        self.cache.batch_select_indices(chosen)
+        self.mask, self.positions = self.mask[chosen], self.positions[chosen]
+
+    def _last(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": self.mask,
+            "position_ids": self.positions,
+            "past_key_values": self.cache,
+            "use_cache": True,
+        }
+        base, head = self.model.base_module, self.model.head
+        if head is None:
+            return base(**inputs, logits_to_keep=1).logits[:, -1].float(), None
+        # Two-dimensional and contiguous: a batched product would copy the whole output matrix for every row.
+        states = base.base_model(**inputs).last_hidden_state[:, -1].contiguous()
+        return head(states), states
+
+
+@dataclass
+class _Run:
+    """All prompts of a call, and what has become of them."""
+
+    model: "CausalLM"
+    prompts: list[list[int]]
+    limits: Limits
+    temperature: float
+    seeds: list[int]
+    stream: TextStream | None
+    ends: set[int]
+
+    def __post_init__(self) -> None:
+        self.out: list[list[int]] = [[] for _ in self.prompts]
+        self.texts: list[str | None] = [None] * len(self.prompts)
+        self.generators: dict[int, torch.Generator] = {}
+
+    def all(self, batch_size: int) -> list[Generation]:
+        """Up to `batch_size` rows at a time, long prompts first. Waiting prompts take the places of finished rows,
+        or, with a decoder that cannot have that, begin when all rows have finished."""
+        model = self.model
+        waiting = sorted(range(len(self.prompts)), key=lambda i: (len(self.prompts[i]), -i))
+        decoder = self._decoder(min(batch_size, len(self.prompts)))
+        live: list[int] = []  # the prompt in each row
+        tokens = torch.empty(0, dtype=torch.long, device=model.device)
+        while True:
+            on = [row for row, i in enumerate(live) if not self._done(i)]
+            if not on and not waiting:
+                break
+            fill = waiting and (not on or (decoder.refills and len(on) <= LEAVE * batch_size))
+            if len(on) < len(live) and (fill or len(on) <= LEAVE * len(live)):
+                decoder.keep(on)
+                live, tokens = [live[row] for row in on], tokens[on]
+            if fill:
+                new = [waiting.pop() for _ in range(min(batch_size - len(live), len(waiting)))]
+                first = self._accept(new, *decoder.fill([self.prompts[i] for i in new]))
+                live, tokens = live + new, torch.cat([tokens, first])
+            else:
+                tokens = self._accept(live, *decoder.step(tokens))
+        model.meter.add(
+            forward_flops=2.0 * model.active_params * decoder.forwarded,
+            generated_tokens=sum(map(len, self.out)),
+            calls=len(self.prompts),
         )
-        for prompt, tokens, text in zip(prompts, out, texts)
-    ]
+        return [self._generation(i) for i in range(len(self.prompts))]
+
+    def _limit(self, i: int) -> int:
+        return min(self.limits.new_tokens, self.model.max_length - len(self.prompts[i]))
+
+    def _done(self, i: int) -> bool:
+        return self.texts[i] is not None or len(self.out[i]) >= self._limit(i)
+
+    def _decoder(self, rows: int) -> "CacheDecoder | LeanDecoder":
+        limits = [self._limit(i) for i in range(len(self.prompts))]
+        if not can_run(self.model, max(len(p) + n for p, n in zip(self.prompts, limits))):
+            return CacheDecoder(self.model)
+        prefix = self.prompts[0][: shared_prefix(self.prompts)]
+        return LeanDecoder(self.model, prefix, rows=rows, tokens=sum(limits))
+
+    def _accept(self, rows: list[int], logits: Tensor, states: Tensor | None) -> Tensor:
+        """The next token of each of these prompts' rows; it is theirs unless they are done."""
+        tokens = self._choose(rows, logits, states)
+        for i, token in zip(rows, tokens.tolist()):
+            if not self._done(i):
+                self.out[i].append(token)
+                self.texts[i] = _ended(self.model, self.out[i], self.ends, self.limits.stop)
+                if self.stream is not None and self.texts[i] is None:
+                    self.stream.grow(self.out[i])
+        return tokens
+
+    def _choose(self, rows: list[int], logits: Tensor, states: Tensor | None) -> Tensor:
+        if self.temperature <= 0:
+            return greedy(self.model.head, logits, states, self.model.dtype)
+        for i in rows:
+            if i not in self.generators:
+                self.generators[i] = torch.Generator(device="cpu").manual_seed(self.seeds[i])
+        # The token in whose part of [0, 1] a row's number falls.
+        ends = torch.softmax(logits.cpu() / self.temperature, dim=-1).double().cumsum(-1)
+        drawn = torch.cat([torch.rand(1, 1, dtype=torch.float64, generator=self.generators[i]) for i in rows])
+        found = torch.searchsorted(ends, drawn * ends[:, -1:], right=True)[:, 0]
+        return found.clamp(max=logits.shape[1] - 1).to(logits.device)
+
+    def _generation(self, i: int) -> Generation:
+        text = self.texts[i]
+        if text is None:
+            text = str(self.model.tokenizer.decode(self.out[i], skip_special_tokens=True))
+        return Generation(text, tuple(self.out[i]), self.texts[i] is None, len(self.prompts[i]))
 
 
-def _shared_prefix(prompts: list[list[int]]) -> int:
+def greedy(head: Head | None, logits: Tensor, states: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """[rows] the best token of each row. Logits in less than float32 hold many ties: there the best few are
+    computed again from the states, which is what keeps greedy text close to float32's."""
+    if head is None or states is None or dtype == torch.float32 or type(head.module) is not nn.Linear:
+        return logits.argmax(-1)
+    best = logits.topk(min(CLOSE, logits.shape[1]), dim=-1).indices
+    return best.gather(1, exact_scores(head, states, best).argmax(-1, keepdim=True))[:, 0]
+
+
+def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with, 0 where computing them once is not worth it; every prompt keeps at
     least one token of its own."""
     if len(prompts) < 2:
@@ -182,24 +271,6 @@ def _shared_prefix(prompts: list[list[int]]) -> int:
     most = min(map(len, prompts)) - 1
     length = next((i for i in range(most) if len({p[i] for p in prompts}) > 1), most)
     return length if length >= WORTH_SHARING else 0
-
-
-def _last_logits(
-    model: "CausalLM", ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache
-) -> torch.Tensor:
-    """[rows, V] float32 after the last token of each row; the cache grows by `ids`."""
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "position_ids": positions,
-        "past_key_values": cache,
-        "use_cache": True,
-    }
-    head = model.head
-    if head is None:
-        return model.base_module(**inputs, logits_to_keep=1).logits[:, -1].float()
-    # Two-dimensional and contiguous: a batched product would copy the whole output matrix for every row.
-    return head(model.base_module.base_model(**inputs).last_hidden_state[:, -1].contiguous())
 
 
 def _ended(model: "CausalLM", tokens: list[int], ends: set[int], stop: tuple[str, ...]) -> str | None:
@@ -212,11 +283,3 @@ def _ended(model: "CausalLM", tokens: list[int], ends: set[int], stop: tuple[str
         if places:
             return text[: min(places)]
     return None
-
-
-def _choose(logits: torch.Tensor, temperature: float, generators: list[torch.Generator]) -> torch.Tensor:
-    if temperature <= 0:
-        return logits.argmax(-1)
-    probabilities = torch.softmax(logits.cpu() / temperature, dim=-1)
-    drawn = [torch.multinomial(p, 1, generator=g) for p, g in zip(probabilities, generators)]
-    return torch.cat(drawn).to(logits.device)

@@ -1,0 +1,285 @@
+"""Greedy generation beside plain transformers and openvino-genai: speed, memory and likeness to float32.
+
+64 questions and passages about Python through the chat template, batches of 32, up to 64 new tokens, the same
+weights and token ids for all sides; tokens are counted up to the end token. Each repetition of each side is a
+fresh process, so that its peak memory is its own; the sides take turns. A process loads, warms up on two prompts,
+and then completes all prompts under the clock. openvino-genai gets a Q8_0 file that this project exports.
+
+`conditions`, over the first 16 tokens of each completion: the share of prompts whose tokens equal those of
+transformers in float32, and the mean log-probability per token that the float32 model gives to the text (0.001 of
+a nat is nothing; a model that errs loses much more). bfloat16 weights computed in float32 throughout are listed
+too, because no computation on those weights can be expected to come closer.
+
+    SIDES="ours transformers_bfloat16" python -m benchmarks generation    # development: nothing is written
+    BENCH_OPENVINO_PYTHON=path/to/python python -m benchmarks generation  # where openvino-genai lives elsewhere
+"""
+
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import numpy as np
+
+from benchmarks.skip import Skip
+
+SIDES = ("ours", "transformers_bfloat16", "openvino_q8_0")
+REFERENCES = ("transformers_float32", "bfloat16_weights_in_float32")
+REPEATS = 3
+PROMPTS, BATCH, NEW, COMPARED = 64, 32, 64, 16
+ASKS = (
+    "What is {} in Python? Answer in a few sentences.",
+    "Explain to a beginner how {} works.",
+    "Write a short example that uses {} in Python.",
+    "Here is a passage:\n{}\n\nSummarise it in one sentence.",
+)
+# Tokens per second against each side; likeness to float32 not below that of transformers in bfloat16, and a
+# log-probability per token that is at most this much lower than that of float32's own text.
+MUST = {"transformers_bfloat16": 1.8, "openvino_q8_0": 0.95, "nats": 0.02}
+
+
+def questions() -> list[str]:
+    """Questions of one line, and every fourth a passage to summarise, in a fixed mixed order."""
+    names = sorted(topics)
+    order = np.random.default_rng(3).permutation(len(names))[:PROMPTS]
+    about = [topics[names[i]].strip()[:300] if k % 4 == 3 else names[i] for k, i in enumerate(order)]
+    return [ASKS[k % 4].format(name) for k, name in enumerate(about)]
+
+
+def bench() -> dict[str, Any]:
+    from tutelage.core.errors import ModelError
+    from tutelage.models.fetch import packaged
+
+    try:
+        packaged("smollm2")
+    except ModelError:
+        raise Skip("the model is not there: tutelage fetch smollm2") from None
+    python = os.environ.get("BENCH_OPENVINO_PYTHON")
+    if python is None and importlib.util.find_spec("openvino_genai"):
+        python = sys.executable
+    sides = tuple(os.environ.get("SIDES", "").split()) or tuple(s for s in SIDES if "openvino" not in s or python)
+    with tempfile.TemporaryDirectory() as folder:
+        task = prepared(Path(folder), any("openvino" in side for side in sides))
+        runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+        for number in range(REPEATS):
+            for side in sides if number % 2 == 0 else sides[::-1]:
+                runs[side].append(child(side, task, python))
+                print(side, f"{runs[side][-1]['seconds']:.1f} s", file=sys.stderr)
+        if "SIDES" in os.environ:
+            print(json.dumps({side: collected(found) for side, found in runs.items()}, indent=1))
+            raise Skip("not all sides were asked for")
+        references = {side: child(side, task, python) for side in REFERENCES}
+        texts = {side: found[0]["tokens"] for side, found in runs.items()}
+        texts |= {side: found["tokens"] for side, found in references.items()}
+        scores = child("scores", written(Path(folder) / "texts.json", {**read(task), "texts": texts}), python)
+    return reported(runs, references, texts, scores)
+
+
+def reported(
+    runs: dict[str, list[dict[str, Any]]],
+    references: dict[str, dict[str, Any]],
+    texts: dict[str, list[list[int]]],
+    scores: dict[str, float],
+) -> dict[str, Any]:
+    """Speeds, memory, likeness and whether the goals are met."""
+    found: dict[str, Any] = {
+        "model": "SmolLM2-135M-Instruct",
+        "prompts": PROMPTS,
+        "batch": BATCH,
+        "new_tokens": NEW,
+        "threads": runs["ours"][0]["threads"],
+        "sides": {side: collected(of_side) for side, of_side in runs.items()},
+        "seconds_of_references_once": {side: round(one["seconds"], 2) for side, one in references.items()},
+    }
+    if "openvino_q8_0" in runs:
+        found["openvino_genai"] = runs["openvino_q8_0"][0]["version"]
+    truth = texts["transformers_float32"]
+    found["conditions"] = {
+        side: {
+            "equal_to_float32": round(equal(made, truth), 4),
+            "float32_log_probability_per_token": round(scores[side], 5),
+        }
+        for side, made in texts.items()
+    }
+    speed = {side: one["tokens_per_second"]["median"] for side, one in found["sides"].items()}
+    work = {side: one["tokens_per_processor_second"]["median"] for side, one in found["sides"].items()}
+    peak = {side: one["peak_mb"]["median"] for side, one in found["sides"].items()}
+    found["ratios"] = {
+        side: {
+            "speed": round(speed["ours"] / speed[side], 2),
+            "speed_by_processor_seconds": round(work["ours"] / work[side], 2),
+            "memory": round(peak["ours"] / peak[side], 3),
+        }
+        for side in runs
+        if side != "ours"
+    }
+    found["must"] = MUST
+    ours, theirs = (found["conditions"][side] for side in ("ours", "transformers_bfloat16"))
+    lost = scores["transformers_float32"] - scores["ours"]
+    found["met"] = {
+        "speed": {side: ratio["speed"] >= MUST[side] for side, ratio in found["ratios"].items()},
+        "likeness": ours["equal_to_float32"] >= theirs["equal_to_float32"] and lost <= MUST["nats"],
+    }
+    return found
+
+
+def equal(made: list[list[int]], truth: list[list[int]]) -> float:
+    """The share of completions whose first tokens are the same."""
+    return float(np.mean([a[:COMPARED] == b[:COMPARED] for a, b in zip(made, truth)]))
+
+
+def prepared(folder: Path, gguf: bool) -> Path:
+    """The task file: token ids of all prompts, and a Q8_0 file where a side needs it."""
+    from tutelage.models.export import export_model
+    from tutelage.models.load import load_model
+
+    model: Any = load_model("smollm2", dtype="float32")
+    prompts = [model.chat_prompt([{"role": "user", "content": question}]) for question in questions()]
+    task = {"prompts": prompts, "ids": model.tokenize(prompts), "batch": BATCH, "new": NEW, "end": model.eos_id}
+    task["threads"] = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count()
+    if gguf:
+        task["gguf"] = str(export_model(model, folder / "model.gguf", format="gguf", weights="q8_0", check=False))
+    return written(folder / "task.json", task)
+
+
+def written(file: Path, value: Any) -> Path:
+    file.write_text(json.dumps(value), encoding="utf-8")
+    return file
+
+
+def read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def child(side: str, task: Path, python: str | None) -> dict[str, Any]:
+    """One side in a process of its own."""
+    program = Path(__file__).parent / "generation" / "openvino_program.py"
+    if "openvino" in side:
+        assert python is not None
+        command = [python, str(program), str(task)]
+    else:
+        command = [sys.executable, "-m", "benchmarks.bench_generation", side, str(task)]
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        check=True,
+        cwd=Path(__file__).resolve().parents[1],
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if "tokens" in found:
+        count = sum(map(len, found["tokens"]))
+        found["tokens_per_second"] = count / found["seconds"]
+        found["tokens_per_processor_second"] = count / found["processor_seconds"]
+    return found
+
+
+def collected(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Median and values over the repetitions."""
+    found = {}
+    for name in ("seconds", "processor_seconds", "tokens_per_second", "tokens_per_processor_second", "peak_mb"):
+        values = [round(run[name], 2) for run in runs]
+        found[name] = {"median": round(statistics.median(values), 2), "values": values}
+    return found
+
+
+def run(side: str, task: dict[str, Any]) -> dict[str, Any]:
+    """What a child does: load, warm up, complete, and say what it took."""
+    import torch
+
+    complete = ours(task) if side == "ours" else transformers_side(side, task)
+    complete(slice(0, 2))
+    start, before = time.perf_counter(), time.process_time()
+    tokens = complete(slice(None))
+    seconds, processor = time.perf_counter() - start, time.process_time() - before
+    found = {"seconds": seconds, "processor_seconds": processor, "peak_mb": peak_mb(), "tokens": tokens}
+    return found | {"threads": torch.get_num_threads()}
+
+
+def ours(task: dict[str, Any]) -> Any:
+    from tutelage.models.load import load_model
+
+    model: Any = load_model("smollm2", dtype="bfloat16")
+
+    def complete(which: slice) -> list[list[int]]:
+        made = model.generate(task["prompts"][which], task["new"], batch_size=task["batch"])
+        return [list(one.token_ids) for one in made]
+
+    return complete
+
+
+def transformers_side(side: str, task: dict[str, Any]) -> Any:
+    """`generate` on left-padded batches; tokens after the end token are cut off."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tutelage.models.fetch import packaged
+
+    folder = packaged("smollm2")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    if "bfloat16" in side:
+        model = model.bfloat16()
+    if "in_float32" in side:
+        model = model.float()
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+
+    @torch.no_grad()
+    def complete(which: slice) -> list[list[int]]:
+        rows, found = task["ids"][which], []
+        for at in range(0, len(rows), task["batch"]):
+            batch = tokenizer.pad({"input_ids": rows[at : at + task["batch"]]}, return_tensors="pt")
+            out = model.generate(
+                **batch, max_new_tokens=task["new"], do_sample=False, pad_token_id=tokenizer.pad_token_id
+            )
+            for tokens in out[:, batch["input_ids"].shape[1] :].tolist():
+                end = tokens.index(task["end"]) + 1 if task["end"] in tokens else len(tokens)
+                found.append(tokens[:end])
+        return found
+
+    return complete
+
+
+def scores(task: dict[str, Any]) -> dict[str, float]:
+    """Mean log-probability per token, by the float32 model, of the first tokens of each side's completions."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tutelage.models.fetch import packaged
+
+    model = AutoModelForCausalLM.from_pretrained(packaged("smollm2"), dtype=torch.float32).eval()
+    known: dict[tuple[int, tuple[int, ...]], float] = {}
+    found = {}
+    for side, texts in task["texts"].items():
+        total = count = 0.0
+        for i, (ids, tokens) in enumerate(zip(task["ids"], texts)):
+            made = tuple(tokens[:COMPARED])
+            if (i, made) not in known:
+                with torch.no_grad():
+                    given = torch.tensor([[*ids, *made]])
+                    logps = model(given, logits_to_keep=len(made) + 1).logits[0, :-1].log_softmax(-1)
+                known[i, made] = float(logps.gather(1, given[0, len(ids) :, None]).sum())
+            total, count = total + known[i, made], count + len(made)
+        found[side] = total / count
+    return found
+
+
+def peak_mb() -> float:
+    """Largest resident size of this process so far, in MB (10^6 bytes)."""
+    import torch
+
+    from tutelage.training._progress import peak_bytes
+
+    return peak_bytes(torch.device("cpu")) / 1e6
+
+
+if __name__ == "__main__":
+    asked, given = sys.argv[1], read(Path(sys.argv[2]))
+    print(json.dumps(scores(given) if asked == "scores" else run(asked, given)))

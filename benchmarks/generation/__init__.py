@@ -1,0 +1,1 @@
+"""Generation beside openvino-genai: the program that runs in that library's own interpreter."""
