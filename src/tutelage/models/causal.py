@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from tutelage.core.errors import InputError, ModelError
 from tutelage.models import attention, generation, logps, packing, peft_io, scoring, soft_prompt, states
 from tutelage.models.encode import require_template, tokenizer_text
+from tutelage.models.fused import fuse_lora
+from tutelage.models.fused_layer import float_states, fused_layers
 from tutelage.models.head import Head, find_head
 from tutelage.models.own_code import own_code
 from tutelage.models.packing import Isolation, TokenBatch, forward_inputs
@@ -54,8 +56,6 @@ class CausalLM(Model):
         if self.prefix_ids == [self.eos_id] and self.bos_id != self.eos_id:
             self.prefix_ids = []  # a tokenizer that only appends EOS
         if peft_io.is_adapted(module):
-            from tutelage.models.fused import fuse_lora
-
             fuse_lora(module)
         self.soft_ids = soft_prompt.soft_ids(module)
         self._head: Head | None = None
@@ -181,10 +181,13 @@ class CausalLM(Model):
 
     def final_hidden(self, batch: TokenBatch) -> Tensor:
         """[B, T, d]: the states that the head turns into logits."""
-        base = self.base_module
-        inputs = forward_inputs(batch, self.isolation, self.dtype)
         self.charge_forward(batch.n_tokens)
-        return base.base_model(**inputs).last_hidden_state
+        return self.final_states(forward_inputs(batch, self.isolation, self.dtype))
+
+    def final_states(self, inputs: dict[str, Any]) -> Tensor:
+        """[B, T, d] from the inputs of a forward pass; nothing is charged."""
+        base = self.base_module
+        return base.base_model(**float_states(base, inputs)).last_hidden_state.to(self.dtype)
 
     def charge_forward(self, tokens: int) -> None:
         """Put a forward pass over `tokens` on the meter."""
@@ -200,7 +203,7 @@ class CausalLM(Model):
         modes = [(module, module.training) for module in self.module.modules()]
         self.module.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), fused_layers(self.module):
                 yield
         finally:
             for module, mode in modes:

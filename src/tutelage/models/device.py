@@ -19,8 +19,8 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# The shapes of a small model's hottest matmuls, tokens x width times width x 3 widths; a large card would spend its
-# time on starting that one.
+# The shapes of a small model's hottest matmuls, tokens x width times width x 3 widths; a large card would spend
+# its time on starting that one.
 PROBE = (1024, 576, 1536)
 LARGE_PROBE = (8192, 4096, 4096)
 # About half a second on two cores.
@@ -108,12 +108,12 @@ def _probed(device: str) -> dict[str, float]:
 
 
 def processor_use() -> tuple[float, float] | None:
-    """Processor seconds that all processes, and this one, have spent on the cores that this one may use; None where
-    the system does not tell (it does on Linux)."""
+    """Processor seconds that all processes, and this one, have spent on the cores that this one may use; None
+    where the system does not tell (it does on Linux)."""
     try:
         lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
-        ticks = {line.split()[0]: [int(field) for field in line.split()[1:]] for line in lines if line[:3] == "cpu"}
-        spent = [ticks[f"cpu{core}"] for core in os.sched_getaffinity(0)]
+        ticks = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("cpu")}
+        spent = [[int(n) for n in ticks[f"cpu{core}"]] for core in os.sched_getaffinity(0)]
         # user, nice, system, idle, waiting, interrupts (2), taken by the host
         busy = sum(sum(fields[:3]) + sum(fields[5:8]) for fields in spent)
         return busy / os.sysconf("SC_CLK_TCK"), time.process_time()
@@ -137,8 +137,8 @@ def _warn_if_busy(others: float) -> None:
     found = []
     if others > BUSY:
         found.append(
-            f"other processes use {others:.1f} of the {mine:g} cores that this one may use: it will be slower, and "
-            "timings unsteady; end them, or wait for them"
+            f"other processes use {others:.1f} of the {mine:g} cores that this one may use: it will be slower, "
+            "and timings unsteady; end them, or wait for them"
         )
     if threads > free:
         found.append(

@@ -5,10 +5,12 @@ b = norm(x');  y = x' + (silu(b W_g^T) * b W_u^T) W_d^T;  every W with or withou
 
 The library's layer is some sixty operations, each of which keeps its inputs, the float32 copies inside the norms
 among them, and writes a tensor that the next one reads back from memory. Here x, x', q, k, v, the attention's
-weights and its output, and the two wide products are kept; norms, rotations of gradients and the gated product are
-made again, residuals are added by the matrix products, and what can be overwritten is. On two cores that is a third
-less time and half the memory of a step. Only packs with per-document attention, on a processor, with gradients:
-any other call, and a layer with hooks, dropout or another adapter in it, goes the library's way.
+weights and its output, and the two wide products are kept; norms, rotations of gradients and the gated product
+are made again, residuals are added by the matrix products, and what can be overwritten is. On two cores that is a
+third less time and half the memory of a step. Without gradients the sum that runs through the layers is kept in
+float32 (`float_states`), which takes most of the rounding out of a bfloat16 model's losses. Only packs with
+per-document attention, on a processor: any other call, and a layer with hooks, dropout or another adapter in it,
+goes the library's way.
 """
 
 import functools
@@ -19,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tutelage.models.attention import LONG, Layout
+from tutelage.models.attention import LONG, Layout, packed_attention
 from tutelage.models.fused import FusedLoraLinear
 
 # Families whose layer is exactly the formula above.
@@ -50,7 +52,7 @@ class _Plan(NamedTuple):
 
 
 class _Layer(torch.autograd.Function):
-    """See the module's formula; x [B, T, d], cos and sin [B T, 1, D], then two norms and seven times W, bias, A, B."""
+    """See the module's formula; x [B, T, d], cos, sin [B T, 1, D]; then 2 norms, seven times W, bias, A, B."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, plan: _Plan, *tensors: Tensor | None) -> Tensor:
@@ -129,6 +131,26 @@ def _library_backward(
     inputs = [t for t, need in zip((x, None, None, None, *tensors), needs) if need]
     found = iter(torch.autograd.grad(y, inputs, grad, create_graph=True, allow_unused=True))
     return tuple(next(found) if need else None for need in needs)
+
+
+def _scored(x: Tensor, cos: Tensor, sin: Tensor, plan: _Plan, tensors: Sequence[Any]) -> Tensor:
+    """The formula without gradients, [B, T, d] float32: what is added up over the layers is not rounded."""
+    first, second, linears = _unpack(plan, tensors)
+    total = x.reshape(-1, x.shape[-1]).to(torch.float32, copy=True)
+    n, dtype = len(total), first.dtype
+
+    def normed(weight: Tensor, eps: float) -> Tensor:
+        return torch.mul(total * _rms(total, eps), weight, out=torch.empty(total.shape, dtype=dtype))
+
+    a = normed(first, plan.eps[0])
+    q, k, v = (_product(a, linear)[0].view(n, -1, plan.width) for linear in linears[:3])
+    q, k = (_rotate(t.to(cos.dtype), cos, sin).to(dtype) for t in (q, k))
+    q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))
+    total += _product(packed_attention(q, k, v, plan.layout, plan.scale).reshape(n, -1), linears[3])[0]
+    b = normed(second, plan.eps[1])
+    gate, up = (_product(b, linear)[0] for linear in linears[4:6])
+    total += _product(nn.functional.silu(gate, inplace=True).mul_(up), linears[6])[0]
+    return total.view(x.shape)
 
 
 # -- parts --------------------------------------------------------------------------------------------------------
@@ -270,9 +292,15 @@ class _Fused(nn.Module):
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         found = self._plan(hidden_states, kwargs)
         if found is None:
+            own = _weights_dtype(self)
+            if hidden_states.dtype != own and not torch.is_grad_enabled():
+                hidden_states = hidden_states.to(own)
+                kwargs["position_embeddings"] = tuple(t.to(own) for t in kwargs["position_embeddings"])
             return super().forward(hidden_states, **kwargs)  # type: ignore[no-any-return]
         plan, tensors = found
         cos, sin = (t.reshape(-1, 1, plan.width) for t in kwargs["position_embeddings"])
+        if not torch.is_grad_enabled():
+            return _scored(hidden_states, cos, sin, plan, tensors)
         made: Tensor = _Layer.apply(hidden_states, cos, sin, plan, *tensors)
         return made
 
@@ -282,7 +310,7 @@ class _Fused(nn.Module):
         rope, layout = given.get("position_embeddings"), getattr(given.get("attention_mask"), "plan", None)
         if rope is None or layout is None or given.get("past_key_values") is not None:
             return None
-        if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+        if torch._C._are_functorch_transforms_active():
             return None
         if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or layout.back.device != x.device:
             return None
@@ -298,11 +326,10 @@ class _Fused(nn.Module):
         ):
             return None
         parts = [getattr(core if i < 4 else layer.mlp, name) for i, name in enumerate(_NAMES)]
-        linears = [
-            linear for linear in map(_linear, parts) if linear is not None and linear.weight.dtype == x.dtype
-        ]
+        dtype = x.dtype if torch.is_grad_enabled() else _weights_dtype(layer)
+        linears = [linear for linear in map(_linear, parts) if linear is not None and linear.weight.dtype == dtype]
         norms = (layer.input_layernorm, layer.post_attention_layernorm)
-        if len(linears) < len(parts) or any(norm.weight.dtype != x.dtype for norm in norms):
+        if len(linears) < len(parts) or any(norm.weight.dtype != dtype for norm in norms):
             return None
         if layer.mlp.act_fn.__class__.__name__ not in ("SiLU", "SiLUActivation"):
             return None
@@ -310,6 +337,11 @@ class _Fused(nn.Module):
         scales = tuple(linear.scale for linear in linears)
         plan = _Plan(self, given, layout, scales, eps, core.head_dim, core.scaling)
         return plan, [norms[0].weight, norms[1].weight, *(t for linear in linears for t in linear[:4])]
+
+
+def _weights_dtype(layer: Any) -> torch.dtype:
+    dtype: torch.dtype = layer.input_layernorm.weight.dtype
+    return dtype
 
 
 def _linear(module: nn.Module) -> Linear | None:
@@ -334,6 +366,17 @@ def _hooked(m: nn.Module) -> bool:
 @functools.cache
 def _fused_class(cls: type) -> type:
     return type(f"Fused{cls.__name__}", (_Fused, cls), {})
+
+
+def float_states(base: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of a forward pass without gradients, with float32 embeddings in the tokens' place where the
+    layers are of the plan: positions and states are then float32 all the way."""
+    layers = getattr(base.base_model, "layers", None)
+    packed = getattr(inputs["attention_mask"], "plan", None) is not None
+    if torch.is_grad_enabled() or not packed or not layers or not all(isinstance(m, _Fused) for m in layers):
+        return inputs
+    rest = {name: value for name, value in inputs.items() if name != "input_ids"}
+    return {**rest, "inputs_embeds": base.get_input_embeddings()(inputs["input_ids"]).float()}
 
 
 @contextmanager

@@ -96,8 +96,7 @@ def choice_logps(
     if model.isolation == "documents":
         inputs["attention_mask"] = attention.pack_mask(batch.segment_ids, units)
     head = model.head
-    base = model.base_module
-    states = model.module(**inputs).logits if head is None else base.base_model(**inputs).last_hidden_state
+    states = model.module(**inputs).logits if head is None else model.final_states(inputs)
     unique, index = torch.unique(torch.tensor(predictors, device=states.device), return_inverse=True)
     rows = states.reshape(-1, states.shape[-1])[unique]
     found = torch.empty(len(targets), device=states.device)
