@@ -213,7 +213,7 @@ def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
         heads = value.get("heads")
         if isinstance(heads, list):  # a table of the report, whose columns with times are left out
-            kept = [place for place, head in enumerate(heads) if "second" not in head]
+            kept = [place for place, head in enumerate(heads) if "second" not in head and "MFU" not in head]
             return {
                 **value,
                 "heads": heads,
