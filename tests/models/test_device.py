@@ -119,6 +119,7 @@ def test_halving_says_so_and_stops_at_one():
         halve_on_oom(never, 2, said.append)
     with pytest.raises(RuntimeError, match="other"):
         halve_on_oom(lambda _s: (_ for _ in ()).throw(RuntimeError("other")), 2, said.append)
+    assert is_out_of_memory(RuntimeError("can't start new thread")), "its stack finds no room"
     assert is_out_of_memory(MemoryError()) and not is_out_of_memory(ValueError("out of memory"))
 
 

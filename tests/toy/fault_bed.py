@@ -104,9 +104,16 @@ class FaultBed:
         process.start()
         return Child(process, log)
 
-    def play(self, workspace: Path, *commands: list[str], fault: Fault | None = None, limit: float = 300) -> Ended:
-        """Run the commands to their end, or the child's."""
-        return self.start(workspace, *commands, fault=fault).wait(limit)
+    def play(
+        self,
+        workspace: Path,
+        *commands: list[str],
+        fault: Fault | None = None,
+        limit: float = 300,
+        patient: bool = True,
+    ) -> Ended:
+        """Run the commands to their end, or the child's; see `Child.wait`."""
+        return self.start(workspace, *commands, fault=fault).wait(limit, patient)
 
     def copy(self, workspace: Path) -> Path:
         """A copy of a workspace."""
@@ -128,13 +135,13 @@ class Child:
         lines = [line.split("\t") for line in text.splitlines()]
         return [(line[0], line[1], line[2]) for line in lines if len(line) == 3]
 
-    def wait(self, limit: float = 300) -> Ended:
-        """How it ended; a child that does not end is an error."""
+    def wait(self, limit: float = 300, patient: bool = True) -> Ended:
+        """How it ended; one that does not end within `limit` seconds is killed, and an error where `patient`."""
         self.process.join(limit)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
-            raise AssertionError(f"a child did not end within {limit} seconds: {self.text('.err')}")
+            assert not patient, f"a child did not end within {limit} seconds: {self.text('.err')}"
         return Ended(self.process.exitcode, self.text(".out"), self.text(".err"), self.moments())
 
     def text(self, suffix: str) -> str:

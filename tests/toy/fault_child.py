@@ -33,8 +33,8 @@ EVENTS = {
 @dataclass(frozen=True)
 class Fault:
     """`kill` is sent at the `number`-th moment of `phase` (from 0) or `delay` seconds later; or that operation
-    (with `lasting`, and every one after it in every phase) fails with the error `code`. `sizes` limits any file
-    and `memory` what the process may take beyond what it has, in bytes."""
+    (with `lasting`, and every one after it in every phase) fails with the error `code`; or from then on the
+    process may take only `memory` bytes beyond what it has. `sizes` limits any file from the start."""
 
     phase: str = ""
     number: int = 0
@@ -123,7 +123,9 @@ class Watch:
             if fault is None or not fault.phase:
                 return
             due = (phase, number) == (fault.phase, fault.number)
-            if fault.kill and due:
+            if fault.memory and due:
+                _limit_memory(fault.memory)
+            elif fault.kill and due:
                 if fault.delay:
                     threading.Thread(target=self.later, args=(fault,), daemon=True).start()
                 else:
@@ -137,6 +139,27 @@ class Watch:
         os.kill(os.getpid(), fault.kill)
 
 
+def _limit_memory(more: int) -> None:
+    import resource
+
+    taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + more, resource.RLIM_INFINITY))
+
+
+def settle(workspace: str) -> None:
+    """Make a child fast and its sets of several shards."""
+    import torch
+
+    from tutelage.core import dataset_builder
+    from tutelage.models import device
+
+    os.environ["TUTELAGE_SCRATCH"] = workspace + ".scratch"
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)
+    device.probe_gflops = lambda *_: 1.0  # half a second that each of many children would spend
+    dataset_builder.BYTES_PER_SHARD = 3000
+
+
 def play(workspace: str, log: str, commands: list[list[str]], fault: Fault | None) -> None:
     """Run `tutelage` commands one after the other until one fails; what they print goes to files beside `log`."""
     base = Path(log)
@@ -145,26 +168,13 @@ def play(workspace: str, log: str, commands: list[list[str]], fault: Fault | Non
         os.dup2(sink, descriptor)
         os.close(sink)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-    import torch
-
+    settle(workspace)
     from tutelage.cli.main import run
-    from tutelage.core import dataset_builder
-    from tutelage.models import device
 
-    os.environ["TUTELAGE_SCRATCH"] = workspace + ".scratch"
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    torch.set_num_threads(1)
-    device.probe_gflops = lambda *_: 1.0  # half a second that each of many children would spend
-    dataset_builder.BYTES_PER_SHARD = 3000  # several shards of a tiny set
     if fault is not None and fault.sizes:
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (fault.sizes, resource.RLIM_INFINITY))
-    if fault is not None and fault.memory:
-        import resource
-
-        taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + fault.memory, resource.RLIM_INFINITY))
     Watch(Path(workspace), base, fault)
     code = 0
     for command in commands:

@@ -161,7 +161,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    short = ("out of memory", "can't allocate memory", "can't start new thread")
+    return isinstance(error, RuntimeError) and any(words in text for words in short)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tutelage.core import json_text
 from tutelage.core.errors import ModelError
-from tutelage.models.device import choose_device, choose_dtype
+from tutelage.models.device import choose_device, choose_dtype, is_out_of_memory
 from tutelage.models.seam import Model
 from tutelage.models.templates import ChatTemplate
 
@@ -151,9 +151,9 @@ def load_folder(
                 local_files_only=True,
                 use_safetensors=True,
             )
-    except MemoryError:
-        raise
     except Exception as error:  # code that came with the model may raise anything, as may the library
+        if is_out_of_memory(error):
+            raise  # nothing is wrong with the model
         raise ModelError("a model's weights cannot be loaded", where=folder, found=_line(error)) from None
     rows = module.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
