@@ -1,5 +1,5 @@
-"""TRL's SFTTrainer on rows that are tokens already. Run by an interpreter that has TRL, which need not have anything
-of ours: `python trl_program.py job.json`; the last line printed is the result."""
+"""TRL's SFTTrainer on rows that are tokens already, for an interpreter that need not have anything of ours:
+`python trl_program.py job.json`; the last line printed is the result."""
 
 import json
 import os
@@ -11,11 +11,11 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_CACHE", str(Path(sys.argv[1]).parent / "datasets"))
 
-import torch  # noqa: E402
-import trl  # noqa: E402
-from datasets import Dataset  # noqa: E402
-from peft import LoraConfig  # noqa: E402
-from transformers import AutoTokenizer, TrainerCallback  # noqa: E402
+import torch
+import trl
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoTokenizer, TrainerCallback
 
 job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 packed = job["packed"]

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from tutelage.core.errors import InputError
 from tutelage.models import attention, packing
 from tutelage.models.encode import Encoded, encode_text
-from tutelage.models.packing import best_fit, choose_isolation, collate, pack, per_segment, self_test
+from tutelage.models.packing import (
+    best_fit,
+    choose_isolation,
+    collate,
+    even_size,
+    pack,
+    per_segment,
+    self_test,
+)
 from tutelage.models.toy import tiny_causal_lm
 
 ARCHS = ["llama", "gpt2", "qwen2", "gemma", "gemma2"]
@@ -138,7 +146,7 @@ def test_long_documents_in_pieces_or_by_the_fused_kernel_agree(arch, fused_from,
     units = attention.Layout(
         attention.segment_units(batch.segment_ids), batch.segment_ids.numel(), torch.device("cpu")
     )
-    assert max(b.queries.shape[1] for b in units.buckets) == {70: 16, 40: 60}[fused_from]
+    assert max(b.queries.shape[1] for b in units.buckets) == {70: 16, 40: 64}[fused_from]
     for found, expected in zip(both(), dense):
         assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
@@ -154,6 +162,41 @@ def test_without_gradients_long_documents_are_scored_in_short_pieces(arch, monke
         assert {b.queries.shape[1] for b in units.buckets} == {16, 12, 2}
         found = logits(model, batch)
     assert (found - dense).abs().max() <= 1e-5 * dense.abs().max()
+
+
+@pytest.mark.parametrize("length", [1, 16, 17, 64, 65, 128, 129, 512, 513, 2047])
+def test_even_widths(length):
+    width = attention.even_width(length)
+    assert length <= width <= max(16, length * 1.25) + 15 and width % 16 == 0
+    assert attention.even_width(width) == width
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_states_of_a_document_have_the_same_bits_in_every_pack(dtype):
+    model = tiny_causal_lm("llama")
+    model.module.to(dtype)
+    first = documents(model, [60, 50, 44, 12, 33, 70])
+
+    def states(packs):
+        found = {}
+        for docs in packs:
+            hidden = model.final_hidden(collate([docs]))[0].detach()
+            for document in docs:
+                found[tuple(document.ids)], hidden = hidden[: len(document)], hidden[len(document) :]
+        return found
+
+    together = states([first])
+    apart = states([first[4:2:-1], [first[0], first[5]], [first[2], first[1]]])
+    assert len(together) == 6
+    assert all(torch.equal(apart[ids], value) for ids, value in together.items())
+
+
+def test_packs_of_like_size():
+    lengths = [90, 80, 70, 60, 50, 40, 30, 30]
+    size = even_size(lengths, 200)
+    assert len(best_fit(lengths, 200)) == len(best_fit(lengths, size)) == 3
+    assert 150 <= size < 165
+    assert even_size([200], 200) == 200 and even_size([120, 120], 200) == 120
 
 
 def test_self_test_finds_a_leak_and_falls_back(monkeypatch):

@@ -136,6 +136,13 @@ def test_bfloat16_models_have_float32_masters():
         optimizer.fold()
         assert parameter.grad is None
     assert float(optimizer.gradients()[name].mean()) == 3.0
+    with optimizer.folding():
+        (2 * parameter).sum().backward()
+        assert parameter.grad is None
+    assert float(optimizer.gradients()[name].mean()) == 5.0
+    parameter.sum().backward()
+    assert float(parameter.grad.mean()) == 1.0  # outside the block a gradient stays where anyone else looks for it
+    parameter.grad = None
     start = optimizer.weights[name].clone()
     optimizer.step(1e-4)
     moved = optimizer.weights[name]

@@ -120,10 +120,23 @@ def _pieces(unit: Unit) -> list[Unit]:
     return [Unit(unit.start + at, min(piece, unit.length - at), unit.start, at) for at in cuts]
 
 
+def even_width(length: int) -> int:
+    """The next multiple of 16, above 128 of an eighth to a quarter of the length: a document is computed in a batch
+    of one width whatever stands beside it in its pack, so that its states have the same bits in every pack."""
+    step = max(16, 1 << max((length - 1).bit_length() - 3, 0))
+    return -(-length // step) * step
+
+
 def _groups(units: list[Unit]) -> list[list[Unit]]:
-    """Sort by length and cut where padding to the longest of the group would waste more than a quarter."""
+    """Those of one width (and prefix) together where gradients are wanted. Else sorted by length, and cut where
+    padding to the longest of the group would waste more than a quarter."""
     ordered = sorted(units, key=lambda u: (u.length, u.prefix, u.start))
     groups: list[list[Unit]] = []
+    if torch.is_grad_enabled():
+        alike: dict[tuple[int, int], list[Unit]] = {}
+        for unit in ordered:
+            alike.setdefault((even_width(unit.length), unit.prefix), []).append(unit)
+        return list(alike.values())
     for unit in ordered:
         first = groups[-1][0] if groups else None
         near = first is not None and unit.length <= max(first.length * 1.25, first.length + 8)
@@ -139,6 +152,7 @@ def _groups(units: list[Unit]) -> list[list[Unit]]:
 
 def _bucket(group: list[Unit], device: torch.device) -> _Bucket:
     width = max(u.length for u in group)
+    width = even_width(width) if torch.is_grad_enabled() else width
     prefix = max(u.prefix for u in group)
     queries = torch.empty(len(group), width, dtype=torch.long)
     keys = torch.zeros(len(group), prefix + width, dtype=torch.long)

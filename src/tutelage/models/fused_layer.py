@@ -315,7 +315,9 @@ class _Fused(nn.Module):
         if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or layout.back.device != x.device:
             return None
         core = layer.self_attn
-        longest = max((bucket.keys.shape[1] for bucket in layout.buckets), default=0)
+        longest = max(
+            (a + b for found in layout.buckets for a, b in zip(found.lengths, found.prefixes)), default=0
+        )
         window = getattr(core, "sliding_window", None)
         if (window is not None and window < longest) or (self.training and core.attention_dropout):
             return None

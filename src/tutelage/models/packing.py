@@ -122,7 +122,7 @@ def best_fit(lengths: Sequence[int], max_length: int) -> list[list[int]]:
 
 
 def even_size(lengths: Sequence[int], max_length: int) -> int:
-    """The smallest size of a pack, in sixteenths between even shares and `max_length`, that needs no more packs."""
+    """The smallest size of a pack, in sixteenths from even shares to `max_length`, that needs no more packs."""
     count = len(best_fit(lengths, max_length))
     least = max(-(-sum(lengths) // count), max(lengths))
     sizes = (least + (max_length - least) * part // 16 for part in range(16))

@@ -15,6 +15,7 @@ from tutelage.core.errors import TrainingError
 from tutelage.core.method import RunningUpdate
 from tutelage.core.records import Budget, Record
 from tutelage.models.device import free_memory
+from tutelage.models.fused_layer import fused_layers
 from tutelage.training import _checkpoint as checkpoints
 from tutelage.training._batches import Batches
 from tutelage.training._copy import trainable_copy
@@ -83,7 +84,8 @@ def estimate(model: Any, dataset: Any, step: Any, seed: int = 0) -> Estimate:
         drawn = batches.take(settings.micro_tokens, None)
         started = time.perf_counter()
         micro = batches.micro_batches(drawn, settings.micro_tokens)
-        _, weight = accumulate(copy, micro, objective, update, optimizer, 0.0)
+        with fused_layers(copy.module):
+            _, weight = accumulate(copy, micro, objective, update, optimizer, 0.0)
         computed = time.perf_counter()
         optimizer.finish(max(weight, 1.0), settings.clip)
         optimizer.step(0.0)

@@ -38,8 +38,8 @@ def accumulate(
         batch = batch.to(model.device)
         update.before_micro_batch(model, batch)
         loss = objective.loss(model, batch)
-        update.backward(model, loss)
-        optimizer.fold()
+        with optimizer.folding():
+            update.backward(model, loss)
         model.meter.add(backward_flops=token_flops * batch.n_tokens, trained_tokens=batch.n_tokens)
         sums.append(loss.sum.detach().double())
         weight += float(loss.weight)

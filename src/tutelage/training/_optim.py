@@ -7,7 +7,9 @@ acts on matrices only: not on biases, norms and embedding tables. `rates` multip
 whose names contain a key (the longest of several).
 """
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,24 +59,47 @@ class Optimizer:
         ]
         self._names = [name for names in grouped.values() for name in names]
         self._peak = learning_rate
-        self._adam = torch.optim.AdamW(groups, lr=learning_rate, betas=betas)
+        # One pass over each weight instead of ten, where there is such a kernel.
+        one_pass = all(w.device.type in ("cpu", "cuda") for w in self.weights.values())
+        self._adam = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=one_pass)
+        # Where masters keep their gradients from step to step, taken at once: between the activations of a pack it
+        # would leave holes, and what is given back has to be fetched again.
+        self._room = {n: torch.empty_like(w) for n, w in self.weights.items() if w is not self._parameters[n]}
 
     @property
     def n_trained(self) -> int:
         """Trainable weights."""
         return sum(w.numel() for w in self.weights.values())
 
+    @contextmanager
+    def folding(self) -> Iterator[None]:
+        """While the block lasts, a backward pass hands each gradient to its master as soon as it is complete, so
+        that there is never more than one in the model's precision."""
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(functools.partial(self._fold, name))
+            for name, parameter in self._parameters.items()
+            if self.weights[name] is not parameter
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def fold(self) -> None:
         """Move the gradients of one micro-batch into the masters."""
         for name, parameter in self._parameters.items():
-            master = self.weights[name]
-            if master is parameter or parameter.grad is None:
-                continue
-            if master.grad is None:
-                master.grad = parameter.grad.float()
-            else:
-                master.grad.add_(parameter.grad)
-            parameter.grad = None
+            if self.weights[name] is not parameter and parameter.grad is not None:
+                self._fold(name, parameter)
+
+    def _fold(self, name: str, parameter: Tensor) -> None:
+        master = self.weights[name]
+        assert parameter.grad is not None
+        if master.grad is not None:
+            master.grad.add_(parameter.grad)
+        else:
+            master.grad = self._room[name].copy_(parameter.grad)
+        parameter.grad = None
 
     def gradients(self) -> dict[str, Tensor]:
         """Summed gradients by name, to be edited in place; parameters without one are left out."""

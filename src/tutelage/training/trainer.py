@@ -71,7 +71,11 @@ def fit(
     run.open(None if checkpoint_dir is None else Path(checkpoint_dir), identity, resume)
     try:
         model.module.train()
-        with Progress(progress, on_event) as run.progress, Interruptible() as run.guard:
+        with (
+            Progress(progress, on_event) as run.progress,
+            Interruptible() as run.guard,
+            fused_layers(model.module),
+        ):
             run.loop()
     except TrainingError as error:
         error.cost = run.cost()
