@@ -19,7 +19,9 @@ def pytest_addoption(parser):
 def pytest_terminal_summary(terminalreporter, config):
     """What the tests of faults counted, with the seed that draws the same again."""
     reports = [report for found in terminalreporter.stats.values() for report in found]
-    counted = [(r.nodeid, r.user_properties) for r in reports if getattr(r, "user_properties", None)]
+    counted = [
+        (r.nodeid, r.user_properties) for r in reports if getattr(r, "user_properties", None) and r.when == "call"
+    ]
     if counted:
         terminalreporter.section(f"faults, seed {config.getoption('--fault-seed')}")
         for nodeid, properties in counted:

@@ -15,7 +15,7 @@ MUTATIONS = [
     ("src/tutelage/runs/execute.py", 'f"{name}.lock", 0))', 'f"{name}{os.getpid()}.lock", 0))'),
     (
         "src/tutelage/cli/gc.py",
-        "with idle(folder) if store.root.is_dir() else nullcontext():",
+        "with idle(folder) if (folder / STATE).is_dir() else nullcontext():",
         "with nullcontext():",
     ),
     ("src/tutelage/cli/gc.py", "if not ledger.file.exists() and", "if False and"),

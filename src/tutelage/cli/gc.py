@@ -26,7 +26,7 @@ def gc_command(
     folder = workspace_or_here(workspace)
     ledger = Ledger(folder)
     store = Store(folder / STATE / "store")
-    with idle(folder) if store.root.is_dir() else nullcontext():
+    with idle(folder) if (folder / STATE).is_dir() else nullcontext():
         if not ledger.file.exists() and next(store.keys(), None) is not None:
             raise StoreError(
                 "there is no ledger to tell which artifacts are needed",
