@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 
 from toy.own_code import bring_code, own_cache
 from tutelage.core.errors import ModelError
+from tutelage.models import load
 from tutelage.models.load import load_model
 from tutelage.models.peft_io import put_adapter
 from tutelage.models.toy import tiny_causal_lm
@@ -55,6 +56,30 @@ def test_bfloat16_by_name(folder):
     assert load_model(folder, dtype="bfloat16", device="cpu").dtype == torch.bfloat16
     with pytest.raises(ModelError, match="bfloat16"):
         load_model(folder, dtype="bfloat")
+
+
+@pytest.mark.parametrize("shard", ["1GB", "60KB"], ids=["one file", "several"])
+def test_a_model_in_another_precision_is_the_one_that_the_library_loads(tmp_path, shard, monkeypatch):
+    model = tiny_causal_lm("llama")
+    model.module.generation_config.max_length = 77
+    folder = model.save(tmp_path / "m")
+    model.module.save_pretrained(folder, max_shard_size=shard)
+    if shard == "60KB":
+        (folder / "model.safetensors").unlink(missing_ok=True)
+        (folder / "consolidated.safetensors").write_bytes(b"of another layout")
+    real, calls = load._converted, []
+    monkeypatch.setattr(load, "_converted", lambda *a: calls.append(real(*a)) or calls[-1])
+    ours = load_model(folder, dtype="bfloat16", device="cpu")
+    assert calls == [ours.module], "converted by us"
+    monkeypatch.setattr(load, "_converted", lambda *_: None)
+    theirs = load_model(folder, dtype="bfloat16", device="cpu")
+    assert ours.fingerprint == theirs.fingerprint and ours.dtype == theirs.dtype == torch.bfloat16
+    assert ours.module.generation_config.to_dict() == theirs.module.generation_config.to_dict()
+    assert ours.module.generation_config.max_length == 77
+    assert ours.module.name_or_path == theirs.module.name_or_path == str(folder)
+    monkeypatch.setattr(load, "_converted", lambda *a: calls.append(real(*a)) or calls[-1])
+    load_model(folder, dtype="float32", device="cpu")
+    assert calls[-1] is None, "nothing to convert"
 
 
 def test_adapter_round_trip_and_merge(tmp_path, folder):
@@ -231,5 +256,8 @@ def test_unknown_sources_and_offline_hub(monkeypatch, tmp_path):
 MUTATIONS = [
     ("src/tutelage/models/peft_io.py", "if n != rows}", "if n < 0}"),
     ("src/tutelage/models/load.py", "if coded and not allow_remote_code", "if False"),
+    ("src/tutelage/models/load.py", "weights[name] = tensor.to(dtype)", "weights[name] = 2 * tensor.to(dtype)"),
+    ("src/tutelage/models/load.py", "        files = [folder / place for place in places]\n", ""),
+    ("src/tutelage/models/load.py", "module.name_or_path = module.config", "module.config"),
     ("src/tutelage/models/causal.py", "[self.own_code] if self.own_code else []", "[]"),
 ]

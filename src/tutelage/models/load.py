@@ -141,12 +141,13 @@ def load_folder(
     from tutelage.models.peft_io import put_adapter, quiet
 
     place = choose_device(device)
+    precision = choose_dtype(dtype, place)
     try:
         with quiet():
-            module: Any = AutoModelForCausalLM.from_pretrained(
+            module: Any = _converted(folder, config, precision) or AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
-                dtype=choose_dtype(dtype, place),
+                dtype=precision,
                 trust_remote_code=allow_remote_code,
                 local_files_only=True,
                 use_safetensors=True,
@@ -169,6 +170,47 @@ def load_folder(
         module = put_adapter(module, Path(adapter))
         name = Path(adapter).name
     return CausalLM(module, tokenizer, folder_template(folder, tokenizer), name=name)
+
+
+def _converted(folder: Path, config: Any, dtype: Any) -> Any:
+    """The model in another precision than its file's, read tensor by tensor; None where nothing is to convert,
+    or the library must do it in its own way.
+
+    The library maps the file as a whole, so that while it loads, the file and the model are both in memory.
+    """
+    from safetensors import safe_open
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GenerationConfig
+
+    index = folder / "model.safetensors.index.json"
+    files = sorted(folder.glob("*.safetensors"))
+    if index.is_file():
+        named = _json(index).get("weight_map")
+        places = sorted(set(named.values())) if isinstance(named, dict) else [""]
+        if any(place not in [file.name for file in files] for place in places):
+            return None
+        files = [folder / place for place in places]
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    kept = [getattr(kind, name, None) for name in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")]
+    if kind is None or any(kept) or getattr(config, "quantization_config", None):
+        return None
+    if len(files) > 1 and not index.is_file():
+        return None
+    weights: dict[str, Any] = {}
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            names = list(opened.keys())
+        for name in names:
+            # Closing the file gives back the pages of what was read.
+            with safe_open(file, "pt") as opened:
+                tensor = opened.get_tensor(name)
+            if not weights and tensor.dtype == dtype:
+                return None
+            weights[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor.clone()
+    module = kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype)
+    module.name_or_path = module.config._name_or_path = str(folder)
+    if (folder / "generation_config.json").is_file():
+        module.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return module
 
 
 def check_folder(folder: Path, allow_remote_code: bool) -> None:
