@@ -15,7 +15,6 @@ torch = pytest.importorskip("torch")
 from tutelage.training import _checkpoint  # noqa: E402
 
 MUTATIONS = [
-    ("src/tutelage/training/_checkpoint.py", "if is_complete(path)), None)", "), None)"),
     (
         "src/tutelage/training/_checkpoint.py",
         '    building = folder / f"{_BUILDING}{target.name}"\n    tensors',

@@ -15,9 +15,6 @@ from toy.fault_child import Fault
 from toy.small_disk import fill_up
 
 MUTATIONS = [
-    ("src/tutelage/runs/execute.py", "with contextlib.suppress(StoreError):", "if True:"),
-    ("src/tutelage/runs/execute.py", "        raise _unwritable(holder, error) from None\n", "        raise\n"),
-    ("src/tutelage/runs/engine.py", "        part.replace(target)\n", "        shutil.copyfile(source, target)\n"),
     ("src/tutelage/runs/ledger.py", "if os.access(self.file.parent, os.W_OK):", "if True:"),
 ]
 PHASES = ("data stages", "checkpoints", "models", "kept copies", "kept shards", "exports", "results and markers")

@@ -1,13 +1,18 @@
 """Runs: what is equal comes from the store, what is cut off goes on, what is complete is kept."""
 
+import errno
 import json
 import multiprocessing
+import os
+import shutil
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from toy.toy_methods.training import toy_fit
+from tutelage.core import dataset_builder
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import (
     ConfigError,
@@ -18,12 +23,20 @@ from tutelage.core.errors import (
     WaitingForPerson,
 )
 from tutelage.core.store import Store
-from tutelage.runs import Ledger, resume, run
+from tutelage.runs import Ledger, outside, resume, run
 from tutelage.runs.graph import build_graph
 
 MUTATIONS = [
     ("src/tutelage/runs/execute.py", "                if _out_of_memory(error):\n", "                if False:\n"),
     ("src/tutelage/runs/execute.py", "    with contextlib.suppress(StoreError):\n", "    if True:\n"),
+    ("src/tutelage/runs/execute.py", "        raise _unwritable(holder, error) from None\n", "        raise\n"),
+    ("src/tutelage/runs/engine.py", "        part.replace(target)\n", "        shutil.copyfile(source, target)\n"),
+    ("src/tutelage/runs/engine.py", "        self._forget(node, key)\n", ""),
+    (
+        "src/tutelage/runs/outside.py",
+        "            part.replace(file)\n",
+        "            part.rename(file.with_suffix('.new'))\n",
+    ),
     ("src/tutelage/runs/execute.py", "                engine.store.discard(error.key)\n", ""),
     (
         "src/tutelage/runs/engine.py",
@@ -368,6 +381,77 @@ class TestStopping:
         monkeypatch.setattr(toy_fit.ToyFit, "train", fails)
         with pytest.raises(InputError, match="the first error"):
             bed.run()
+
+    def test_a_full_disk_under_the_lock_of_the_run(self, bed, monkeypatch):
+        write = Path.write_text
+
+        def full(self, text, **options):
+            if self.parent.name == "locks":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(self, text, **options)
+
+        monkeypatch.setattr(Path, "write_text", full)
+        with pytest.raises(StoreError, match="workspace cannot be written") as error:
+            bed.run()
+        assert "locks" in str(error.value.where) and "No space left" in error.value.found
+
+    def test_what_a_step_wrote_gets_to_its_place_whole(self, bed, monkeypatch):
+        copied = []
+        copy = shutil.copyfile
+
+        def noted(source, target, **options):
+            copied.append(Path(target).name)
+            if len(copied) > 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return copy(source, target, **options)
+
+        monkeypatch.setattr(shutil, "copyfile", noted)
+        steps = [
+            bed.plain()["steps"][0],
+            {"name": "out", "use": "data.write.jsonl", "from": "chosen", "to": "exports/chosen.jsonl"},
+        ]
+        bed.run(bed.recipe(steps=steps))
+        target = bed.folder / "exports" / "chosen.jsonl"
+        whole = target.read_text(encoding="utf-8")
+        assert len(whole.splitlines()) == 20 and copied == [".chosen.jsonl.part"]
+        with pytest.raises(StoreError, match="could not be put in its place") as error:
+            bed.run(bed.recipe(steps=steps))
+        assert error.value.where == target and target.read_text(encoding="utf-8") == whole
+        assert [path.name for path in target.parent.iterdir()] == ["chosen.jsonl"]
+
+    def test_what_a_scorer_kept_goes_when_its_result_is_there(self, bed, monkeypatch):
+        """And not before: were it gone when the result cannot be stored, all shards would be scored again."""
+        steps = [{"name": "scored", "use": "signals.toy_score", "from": "pool"}]
+        kept = bed.folder / ".tutelage" / "checkpoints"
+        put = Store.put
+        seen = []
+
+        def watched(self, key, write, **options):
+            def full(folder):
+                made = write(folder)
+                if options["kind"] == "dataset" and made.get("step") == "scored":
+                    seen.extend(path.name for path in (kept / key).iterdir())
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return made
+
+            return put(self, key, full, **options)
+
+        monkeypatch.setattr(dataset_builder, "BYTES_PER_SHARD", 1000)
+        monkeypatch.setattr(Store, "put", watched)
+        with pytest.raises(StoreError, match="could not be written"):
+            bed.run(bed.recipe(steps=steps))
+        assert len(seen) > 1
+        monkeypatch.setattr(Store, "put", put)
+        bed.run(bed.recipe(steps=steps))
+        assert not list(kept.iterdir())
+
+    def test_models_of_two_recipes_are_remembered_beside_each_other(self, tmp_path):
+        file = tmp_path / "precision.json"
+        outside._remember(file, "one", "float32")
+        outside._remember(file, "two", "bfloat16")
+        assert outside._remembered(file) == {"one": "float32", "two": "bfloat16"}
+        with pytest.raises(StoreError, match="could not be remembered"):
+            outside._remember(file / "precision.json", "one", "float32")
 
     def test_a_damaged_artifact_that_is_needed_is_made_again(self, bed):
         """As many bytes as before, but others: only reading them through tells."""
