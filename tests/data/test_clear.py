@@ -10,6 +10,7 @@ from tutelage.core.dataset import Dataset
 from tutelage.core.errors import ConfigError, InputError
 from tutelage.data.augment.clear_correct import ClearCorrect, preferences
 from tutelage.data.filter.clear import Clear
+from tutelage.models.judge import answers_prompt
 
 PROOF = {"data.filter.clear": ["consistent"], "data.augment.clear_correct": ["consistent"]}
 MUTATIONS = [
@@ -66,7 +67,7 @@ def test_it_refuses_where_the_confidence_tells_nothing():
 
 
 def question(prompt, first, second):
-    return f"Question: {prompt}\nAnswer A: {first}\nAnswer B: {second}\nThe better answer is"
+    return answers_prompt(prompt, first, second, LookupModel())
 
 
 def judge(verdicts):

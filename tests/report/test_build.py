@@ -2,11 +2,12 @@
 
 import json
 from collections import Counter
+from html.parser import HTMLParser
 
 import pytest
 
 from toy.labelled import labelled
-from tutelage.core.errors import InputError
+from tutelage.core.errors import InputError, TutelageError
 from tutelage.core.store import Store
 from tutelage.models.toy import tiny_causal_lm
 from tutelage.report.build import build_view
@@ -208,6 +209,72 @@ def test_labels_that_are_doubted_are_told_with_what_they_were_judged_to_be(tmp_p
     (told,) = examples[0]
     assert told.title == rows[4]["id"] and told.body == rows[4]["text"]
     assert told.reason.startswith("label tools; judged animals (0.") and told.reason.endswith("in 1 of 1 checks")
+
+
+PAYLOAD = (
+    "pwn5d1f\"'><script>alert(1)</script><img src=x onerror=alert(1)></pre><svg onload=alert(1)>"
+    "{{ 7777*9 }}\x1b[2J"
+)
+
+
+def renamed(value, texts):
+    """The value with `PAYLOAD` behind every text of `texts`, wherever it stands, names of keys included."""
+    if isinstance(value, dict):
+        return {renamed(key, texts): renamed(item, texts) for key, item in value.items()}
+    if isinstance(value, list):
+        return [renamed(item, texts) for item in value]
+    return value + PAYLOAD if isinstance(value, str) and value in texts else value
+
+
+def texts_of(value):
+    if isinstance(value, dict):
+        return {text for item in value.values() for text in texts_of(item)}
+    if isinstance(value, list):
+        return {text for item in value for text in texts_of(item)}
+    return {value} if isinstance(value, str) else set()
+
+
+class Tags(HTMLParser):
+    """Every element with its attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def test_no_text_of_the_ledger_becomes_an_element_or_attribute(workspace, monkeypatch):
+    """Every text that the ledger holds, renamed wherever it stands: names, reasons, errors, versions, units."""
+    plain = Tags()
+    plain.feed(render(build_view(workspace)))
+    elements = {(tag, tuple(sorted(attributes))) for tag, attributes in plain.found}
+    run = {**Ledger(workspace).run(), "error": None}
+    failed = {**run, "comparison": None, "error": {"what": "it broke", "where": "here", "found": "that"}}
+    shown = unread = 0
+    for found in (run, failed):
+        texts = sorted(texts_of(found))
+        groups = [texts[start : start + 12] for start in range(0, len(texts), 12)]
+        while groups:
+            group = groups.pop()
+            monkeypatch.setattr(Ledger, "run", lambda self, run_id, g=group, f=found: renamed(f, set(g)))
+            try:
+                page = render(build_view(workspace))
+            except (KeyError, ValueError, TypeError, AttributeError, TutelageError):
+                # A name that is looked up in files or code: nothing is shown then.
+                unread += len(group) == 1
+                groups += [[one] for one in group] if len(group) > 1 else []
+                continue
+            shown += PAYLOAD[:7] in page
+            tags = Tags()
+            tags.feed(page)
+            shapes = {(tag, tuple(sorted(attributes))) for tag, attributes in tags.found}
+            assert shapes <= elements, group
+            assert not [tag for tag, attributes in tags.found if PAYLOAD[:7] in str(attributes)], group
+            assert "\x1b" not in page and "69993" not in page
+            assert "default-src 'none'; style-src 'sha256-" in page
+    assert shown > 20 and unread < 60, "most texts are shown, and none of them acts"
 
 
 def test_an_unknown_run_is_named(workspace, tmp_path):

@@ -6,17 +6,30 @@ import sys
 import traceback
 from typing import Any
 
+import typer
+
 from tutelage.core.errors import EXIT_CRASH, EXIT_INTERRUPTED, TutelageError
 
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json_text(value, indent=1) + "\n")
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON with control, format and bidirectional characters as escapes: a terminal might obey them."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def say(text: str) -> None:
+    """A line of a command's answer, on standard output; what data put into it cannot drive the terminal."""
+    typer.echo(plain(text))
 
 
 def note(text: str) -> None:
-    """Something for a person, on standard error."""
-    sys.stderr.write(text + "\n")
+    """Something for a person, on standard error; what data put into it cannot drive the terminal."""
+    sys.stderr.write(plain(text) + "\n")
 
 
 def plain(text: str) -> str:

@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from tutelage.cli._output import print_json
+from tutelage.cli._output import print_json, say
 
 if TYPE_CHECKING:
     from tutelage.runs.execute import RunResult
@@ -16,14 +14,14 @@ def show_run(result: "RunResult", as_json: bool) -> None:
         print_json(result.to_json())
         return
     if result.plan is not None:
-        typer.echo(f"would run {len(result.plan.steps)} steps; `tutelage plan` lists them")
+        say(f"would run {len(result.plan.steps)} steps; `tutelage plan` lists them")
         return
     for line in comparison_lines(result.comparison) if result.comparison else step_lines(result):
-        typer.echo(line)
+        say(line)
     for gate in result.gates:
         arm = f" [{gate['arm']}]" if gate.get("arm") else ""
-        typer.echo(f"gate {gate['name']}{arm}: {'passed' if gate['passed'] else 'FAILED'}; {gate['reason']}")
-    typer.echo(
+        say(f"gate {gate['name']}{arm}: {'passed' if gate['passed'] else 'FAILED'}; {gate['reason']}")
+    say(
         f"\nrun {result.run_id}: {result.status}. `tutelage report --workspace {result.workspace}` writes it up."
     )
 

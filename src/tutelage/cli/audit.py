@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli._options import AllowRemoteCode, AsJson, DryRun, Limit, Overrides, Workspace, workspace_or_here
-from tutelage.cli._output import note, print_json
+from tutelage.cli._output import note, print_json, say
 from tutelage.cli._progress import teller
 
 if TYPE_CHECKING:
@@ -208,4 +208,4 @@ def _show(result: Any, recipe: "Recipe", folder: Path, path: Path, as_json: bool
         print_json({**result.to_json(), "left_out": recipe.left_out, **written})
         return
     show_run(result, False)
-    typer.echo(f"wrote {path}" if report is None else f"wrote {path} and {report}")
+    say(f"wrote {path}" if report is None else f"wrote {path} and {report}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tutelage.cli._options import AllowRemoteCode
-from tutelage.cli._output import note, plain
+from tutelage.cli._output import note, plain, say
 from tutelage.core.errors import ModelError
 
 
@@ -62,7 +62,7 @@ def chat_command(
         messages.append({"role": "assistant", "content": answer.text})
         ending = " [...]" if answer.truncated else ""
         if streams:
-            typer.echo(ending)
+            say(ending)
         else:
             _show(answer.text + ending, interactive)
 
@@ -111,7 +111,7 @@ def _show(text: str, interactive: bool) -> None:
     # A model may write control sequences; they are shown, not obeyed.
     shown = plain(text)
     if not interactive:
-        typer.echo(shown)
+        say(shown)
         return
     from rich.console import Console
 

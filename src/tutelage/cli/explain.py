@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tutelage.cli._output import print_json
+from tutelage.cli._output import print_json, say
 
 
 def explain_command(
@@ -21,7 +21,7 @@ def explain_command(
     recipe = shipped_recipes().get(name)
     if recipe is not None:
         facts = describe_recipe(recipe)
-        print_json(facts) if as_json else typer.echo("\n".join(_recipe_page(facts)))
+        print_json(facts) if as_json else say("\n".join(_recipe_page(facts)))
         return
     card = find(name)
     docstring = ast.get_docstring(ast.parse(Path(card.source_file).read_text(encoding="utf-8"))) or ""
@@ -47,7 +47,7 @@ def explain_command(
     lines += [f"{key + ':':<10}{value}" for key, value in found.items() if value]
     lines += ["", "fields:"] + [f"  {_field(key, schema)}" for key, schema in fields.items()]
     lines += _fared({card.name: fared})
-    typer.echo("\n".join(lines))
+    say("\n".join(lines))
 
 
 def describe_recipe(file: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tutelage.cli._options import AllowRemoteCode, AsJson
-from tutelage.cli._output import print_json
+from tutelage.cli._output import print_json, say
 from tutelage.core.errors import ModelError
 
 
@@ -40,4 +40,4 @@ def export_command(
     if as_json:
         print_json({"written": str(written)})
     else:
-        typer.echo(f"wrote {written}")
+        say(f"wrote {written}")

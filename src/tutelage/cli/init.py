@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tutelage.cli._output import say
 from tutelage.core.errors import ConfigError, InputError
 
 STARTER = """\
@@ -84,7 +85,7 @@ def init_command(
     if labels is None:
         folder.mkdir(parents=True, exist_ok=True)
         file.write_text(STARTER.format(name=file.name, stem="specialise", documents=documents), encoding="utf-8")
-        typer.echo(f"wrote {file}\nnext: put text into {folder / documents}, then `tutelage validate {file}`")
+        say(f"wrote {file}\nnext: put text into {folder / documents}, then `tutelage validate {file}`")
         return
     classes = _classes(folder / labels)
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +93,7 @@ def init_command(
         CLASSIFIER.format(name=file.name, stem="classifier", texts=labels, classes=",".join(classes)),
         encoding="utf-8",
     )
-    typer.echo(f"wrote {file} for {len(classes)} classes\nnext: `tutelage run {file}`")
+    say(f"wrote {file} for {len(classes)} classes\nnext: `tutelage run {file}`")
 
 
 def _classes(file: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli._options import AllowRemoteCode, AsJson, Workspace, workspace_or_here
-from tutelage.cli._output import note, plain, print_json
+from tutelage.cli._output import note, plain, print_json, say
 from tutelage.core.errors import InputError, suggest
 
 if TYPE_CHECKING:
@@ -168,9 +168,9 @@ def trained_pieces(row: dict[str, Any], model: Any, max_length: int) -> dict[str
 
 def _print_consumed(facts: dict[str, Any]) -> None:
     where = "".join(f", {key} {facts[key]}" for key in ("arm", "seed") if facts[key] is not None)
-    typer.echo(plain(f"{facts['step']}{where}: {facts['optimiser_steps']} optimiser steps; rows in their order"))
+    say(f"{facts['step']}{where}: {facts['optimiser_steps']} optimiser steps; rows in their order")
     for entry in facts["consumed"]:
-        typer.echo(plain(f"step {entry['step']}: {', '.join(entry['ids'])}"))
+        say(f"step {entry['step']}: {', '.join(entry['ids'])}")
 
 
 def _print(facts: dict[str, Any], shown: list[dict[str, Any]], rendered: list[dict[str, Any]]) -> None:

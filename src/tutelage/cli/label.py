@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli._options import AsJson
-from tutelage.cli._output import note, plain, print_json
+from tutelage.cli._output import note, print_json, say
 from tutelage.core.errors import ConfigError, InputError, Interrupted
 
 if TYPE_CHECKING:
@@ -161,24 +161,24 @@ def _report(path: Path, as_json: bool) -> None:
         print_json(found)
         return
     of = f" of {found['asked']}" if found["asked"] is not None else ""
-    typer.echo(f"{found['items']}{of} items seen, {found['answered_by_several']} answered by several")
+    say(f"{found['items']}{of} items seen, {found['answered_by_several']} answered by several")
     for one in found["annotators"]:
         pace = f", {one['seconds']} s an answer" if one["seconds"] is not None else ""
-        typer.echo(plain(f"  {one['annotator']}: {one['answered']} answered, {one['skipped']} skipped{pace}"))
+        say(f"  {one['annotator']}: {one['answered']} answered, {one['skipped']} skipped{pace}")
     for pair in found["pairs"]:
         if pair["items"]:
             names = " and ".join(pair["annotators"])
-            typer.echo(
-                plain(f"  {names}: agree on {pair['agreement']:.1%} of {pair['items']}; {_kappa(pair['kappa'])}")
+            say(
+                f"  {names}: agree on {pair['agreement']:.1%} of {pair['items']}; {_kappa(pair['kappa'])}"
             )
     if len(found["annotators"]) > 2 and found["answered_by_several"]:
-        typer.echo(f"  all: Krippendorff's alpha {_number(found['alpha'])}")
+        say(f"  all: Krippendorff's alpha {_number(found['alpha'])}")
     if found["disagreements"]:
-        typer.echo(f"{len(found['disagreements'])} items on which they disagree:")
+        say(f"{len(found['disagreements'])} items on which they disagree:")
     for one in found["disagreements"]:
         said = ", ".join(f"{name} {label}" for name, label in one["labels"].items())
         text = f"  {' '.join(one['text'].split())[:80]}" if "text" in one else ""
-        typer.echo(plain(f"  {one['id']}: {said}{text}"))
+        say(f"  {one['id']}: {said}{text}")
 
 
 def _kappa(value: float | None) -> str:
@@ -217,7 +217,7 @@ def _export(
     if as_json:
         print_json(facts)
     else:
-        typer.echo(f"wrote {file}: {len(rows)} {'rows' if kind is Format.rows else 'records'}")
+        say(f"wrote {file}: {len(rows)} {'rows' if kind is Format.rows else 'records'}")
 
 
 def _import(
@@ -249,4 +249,4 @@ def _import(
     if as_json:
         print_json(facts)
     else:
-        typer.echo(f"{counts['new']} of {counts['answers']} answers are new; saved in {journal.file}")
+        say(f"{counts['new']} of {counts['answers']} answers are new; saved in {journal.file}")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tutelage.cli._output import print_json
+from tutelage.cli._output import print_json, say
 
 
 def methods_command(
@@ -28,5 +28,5 @@ def methods_command(
     width = max((len(card.name) for card in chosen), default=0)
     for card in chosen:
         # The furthest proof says most; the full list is in --json and `explain`.
-        typer.echo(f"{card.name:<{width}}  {card.status[-1]:<11}  {card.summary}")
-    typer.echo(f"\n{len(chosen)} methods. `tutelage explain NAME` says what one does, costs and needs.")
+        say(f"{card.name:<{width}}  {card.status[-1]:<11}  {card.summary}")
+    say(f"\n{len(chosen)} methods. `tutelage explain NAME` says what one does, costs and needs.")

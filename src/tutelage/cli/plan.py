@@ -16,7 +16,7 @@ from tutelage.cli._options import (
     Workspace,
     workspace_or_here,
 )
-from tutelage.cli._output import print_json
+from tutelage.cli._output import print_json, say
 from tutelage.cli._progress import teller
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ def plan_command(
         print_json(made.to_json())
         return
     for line in summary(made.steps):
-        typer.echo(line)
+        say(line)
     unknown = f"; {made.unknown} steps of unknown length" if made.unknown else ""
     if made.unknown and not prepare:
         unknown += " (--prepare runs what comes before training and tells)"
     memory = "" if made.peak_bytes is None else f", {made.peak_bytes / 2**30:.1f} GiB"
-    typer.echo(f"\nabout {made.seconds:.0f} s to go{memory}{unknown}")
+    say(f"\nabout {made.seconds:.0f} s to go{memory}{unknown}")
 
 
 def summary(steps: "Sequence[PlannedStep]") -> list[str]:

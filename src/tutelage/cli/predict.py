@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli._options import Workspace, workspace_or_here
-from tutelage.cli._output import note
+from tutelage.cli._output import json_text, note
 from tutelage.core.errors import ConfigError, InputError, unknown
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def predict_command(
     counts = {"rows": 0, "abstained": 0}
     if out is None:
         for row in _predictions(loaded, _rows(data, column), counts):
-            typer.echo(json.dumps(row, ensure_ascii=False))
+            typer.echo(json_text(row))
     else:
         from tutelage.core.dataset import Dataset
         from tutelage.core.discovery import build

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tutelage.cli._options import AsJson, RunId, Workspace, workspace_or_here
-from tutelage.cli._output import print_json
+from tutelage.cli._output import print_json, say
 
 
 def report_command(
@@ -26,4 +26,4 @@ def report_command(
     if as_json:
         print_json({"report": str(file)})
     else:
-        typer.echo(f"wrote {file}")
+        say(f"wrote {file}")

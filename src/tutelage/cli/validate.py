@@ -1,6 +1,5 @@
 """`tutelage validate`: check a recipe whole, without running anything."""
 
-import typer
 
 from tutelage.cli._options import (
     AllowOutside,
@@ -10,7 +9,7 @@ from tutelage.cli._options import (
     Workspace,
     workspace_or_here,
 )
-from tutelage.cli._output import note, print_json
+from tutelage.cli._output import note, print_json, say
 
 
 def validate_command(
@@ -29,7 +28,7 @@ def validate_command(
     if as_json:
         print_json({"valid": True, "recipe": found.flat(), "notes": notes})
     else:
-        typer.echo(
+        say(
             f"{recipe}: valid; {len(found.steps)} steps, {len(found.arms)} arms, {len(found.sources)} sources"
         )
         for line in notes:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from tutelage.cli._options import AsJson, Workspace, workspace_or_here
-from tutelage.cli._output import plain, print_json
+from tutelage.cli._output import print_json, say
 
 
 def why_command(
@@ -29,8 +29,8 @@ def why_command(
     for event in events:
         where = f" [{', '.join(event.arms)}]" if event.arms else ""
         count = "" if event.ids == (row_id,) else f" {event.rows} row{'s' * (event.rows != 1)}"
-        typer.echo(plain(f"{event.step}{where}: {event.outcome}{count} ({event.method})"))
+        say(f"{event.step}{where}: {event.outcome}{count} ({event.method})")
         for line in event.details or (event.ids if event.ids != (row_id,) else ()):
-            typer.echo(plain(f"    {line}"))
+            say(f"    {line}")
         if event.rows > max(len(event.ids), len(event.details)):
-            typer.echo(f"    and {event.rows - len(event.ids)} more")
+            say(f"    and {event.rows - len(event.ids)} more")

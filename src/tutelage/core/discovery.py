@@ -161,7 +161,7 @@ def cards() -> dict[str, Card]:
 def find(name: str) -> Card:
     """The card of `name`; an unknown name is an error with a suggestion."""
     known = cards()
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         what = "a method that `tutelage methods` lists"
         raise unknown(f"unknown method {name!r}", "the name of a method", name, known, expected=what)
     return known[name]

@@ -46,9 +46,9 @@ class TutelageError(Exception):
         """The same facts for `--json` output."""
         return {
             "error": type(self).__name__,
-            "what": self.what,
-            "where": None if self.where is None else str(self.where),
-            "expected": None if self.expected is None else str(self.expected),
+            "what": _clip(self.what),
+            "where": None if self.where is None else _clip(self.where),
+            "expected": None if self.expected is None else _clip(self.expected),
             "found": None if self.found is None else _clip(self.found),
             "remedy": self.remedy,
             "exit_code": self.exit_code,

@@ -266,11 +266,11 @@ _IDENTITY = ("item_key", "system_id", "train_seed", "sample_index")
 def _column(name: str, values: list[Any], kind: pa.DataType, rows: Sequence[Mapping[str, Any]]) -> pa.Array:
     try:
         return pa.array(values, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, OverflowError, UnicodeEncodeError):
         for row, value in zip(rows, values, strict=True):
             try:
                 pa.array([value], kind)
-            except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError):
+            except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, OverflowError, UnicodeEncodeError):
                 raise InputError(
                     f"column {name!r} of an item log has a value of the wrong type",
                     where=f"item {row.get('item_key')}",

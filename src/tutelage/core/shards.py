@@ -19,7 +19,7 @@ from tutelage.core.scratch import scratch_path
 
 BYTES_IN_MEMORY = 128 * 2**20
 # The inner field of a list keeps its name, so that a round trip does not change a column's type.
-PARQUET: dict[str, Any] = {"compression": "zstd", "use_compliant_nested_type": False}
+PARQUET: dict[str, Any] = {"compression": "zstd", "use_compliant_nested_type": False, "write_page_checksum": True}
 
 
 def hash_table(table: pa.Table) -> str:
@@ -63,7 +63,9 @@ class Part:
         if isinstance(self.source, pa.Table):
             return self.source.select(list(columns))
         try:
-            found = pq.read_table(self.source, columns=list(columns), partitioning=None)
+            found = pq.read_table(
+                self.source, columns=list(columns), partitioning=None, page_checksum_verification=True
+            )
             return found.select(list(columns))
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
             raise _unreadable(self.source, error) from None

@@ -188,7 +188,7 @@ def apply_filters(steps: Sequence[dict[str, Any]], outputs: Sequence[str], where
                 raise ConfigError(
                     "a filter takes more outputs than there are",
                     where=where,
-                    expected=f"repeats >= k, here {step.get('k')!r}",
+                    expected=f"repeats >= {step.get('k')!r}",
                     found=len(found),
                 )
             found = found[: step["k"]]

@@ -205,16 +205,33 @@ def decoding(config: LmEvalConfig) -> tuple[float, int, tuple[str, ...]]:
     given = dict(config.generation_kwargs or {})
     until: str | Sequence[str] = given.pop("until", None) or [config.fewshot_delimiter]
     limits = [given.pop(name) for name in TOKEN_LIMITS if name in given]
-    sample, temperature = given.pop("do_sample", None), float(given.pop("temperature", 0.0))
+    sample, temperature = given.pop("do_sample", None), given.pop("temperature", 0.0)
     if given:
         raise ConfigError(
             f"unsupported generation_kwargs {sorted(given)}",
             where="generation_kwargs",
             expected=f"until, do_sample, temperature, {', '.join(TOKEN_LIMITS)}",
+            found=", ".join(sorted(given)),
             remedy=SECOND_ROUTE,
         )
-    stop = (until,) if isinstance(until, str) else tuple(until)
-    return 0.0 if sample is False else temperature, int(limits[0]) if limits else 256, stop
+    stop = (until,) if isinstance(until, str) else until
+    limit = limits[0] if limits else 256
+    words = isinstance(stop, list | tuple) and all(isinstance(one, str) and one for one in stop)
+    if (
+        not words
+        or type(limit) is not int
+        or limit < 1
+        or type(temperature) not in (int, float)
+        or temperature < 0
+    ):
+        raise ConfigError(
+            "generation_kwargs are not valid",
+            where="generation_kwargs",
+            expected="until: text or a list of it, a limit of at least 1 token, a temperature of at least 0",
+            found=f"{until!r}, {limit!r}, {temperature!r}",
+            remedy="correct them in the task file",
+        )
+    return 0.0 if sample is False else float(temperature), limit, tuple(stop)
 
 
 def _text(run: Run, row: dict[str, Any]) -> str:

@@ -26,6 +26,13 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
+        if getattr(event, "tag", None) is not None:
+            raise _Refused(
+                "YAML tags are not part of recipes",
+                event.start_mark.line + 1,
+                event.tag,
+                "write the plain value; quotes make text of it",
+            )
         self._level += 1
         if self._level > MAX_LEVELS:
             raise _Refused(

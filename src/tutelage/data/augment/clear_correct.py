@@ -4,7 +4,7 @@ For every row, trusted or not: y'' is the tuned model's greedy answer; the base 
 orders, and its confidence is the mean over the orders of P(it names y''). Where that is above eta, y'' takes the
 place of y; otherwise the decision of data.filter.clear stands (c > gamma is kept, the rest dropped). An answer
 that is empty, was cut off, or says what y says, replaces nothing. `clear_original` holds what was replaced. The
-wording of the question is ours.
+wording of the question is ours: request and answers stand between tags that they cannot close (`models.judge`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ from tutelage.core.dataset_builder import DatasetBuilder
 from tutelage.core.errors import ConfigError, InputError
 from tutelage.core.method import Inputs, Transform
 from tutelage.data.filter.clear import trusted
+from tutelage.models.judge import answers_prompt
 
 CARD = {
     "name": "data.augment.clear_correct",
@@ -34,7 +35,7 @@ CARD = {
     "cost": "one generation and two forward passes per row",
     "baseline": "data.filter.clear",
     "headline": "keeps rows that the filter alone would lose; its judge is the same model that is to learn",
-    "version": 1,
+    "version": 2,
 }
 
 
@@ -43,7 +44,7 @@ def preferences(judge: Any, rows: Sequence[tuple[str, str, str]]) -> np.ndarray:
     asked = []
     for prompt, old, new in rows:
         for first, second in ((new, old), (old, new)):
-            question = f"Question: {prompt}\nAnswer A: {first}\nAnswer B: {second}\nThe better answer is"
+            question = answers_prompt(prompt, first, second, judge)
             asked += [(question, " A"), (question, " B")]
     found = np.array([likelihood.sum for likelihood in judge.loglikelihood(asked)]).reshape(len(rows), 2, 2)
     names_new = np.stack([found[:, 0, 0], found[:, 1, 1]], axis=1)

@@ -47,7 +47,7 @@ def records(path: Path, name: str, rows: Rows, take: Take | None = None) -> Iter
         with open_binary(path) as stream:
             head = _peek(stream)
             array = without_mark(head).lstrip()[:1] == b"["
-            found = _items if array else functools.partial(_lines, take=take)  # type: ignore[assignment]
+            found = _items if array else functools.partial(_lines, take=take)
             some = False
             for place, value in found(stream, name, rows, largest=largest_record(path)):
                 some = True

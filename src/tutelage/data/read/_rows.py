@@ -15,7 +15,7 @@ import pyarrow as pa
 from tutelage.core.dataset import Dataset
 from tutelage.core.dataset_builder import BYTES_PER_SHARD, ROWS_PER_SHARD, DatasetBuilder
 from tutelage.core.errors import InputError, StoreError, suggest
-from tutelage.data.read._tables import beyond_python, joined, not_finite_rows, plain_types
+from tutelage.data.read._tables import beyond_python, joined, not_finite_rows, not_utf8, plain_types
 from tutelage.data.read._types import ColumnTypes, not_finite
 
 OnError = Literal["raise", "quarantine"]
@@ -103,19 +103,24 @@ class Rows:
         """Keep the rows of an Arrow table whose first row is row number `first` (from 1) of file `name`."""
         table = plain_types(table)
         schema = joined(self._schema, table.schema)
+        numbers = np.arange(first, first + table.num_rows)
+        for wrong_rows in (not_utf8, beyond_python):
+            wrong = wrong_rows(table)
+            for index, error in wrong.items():
+                self.bad(error, name, f"row {numbers[index]}")
+            if wrong:
+                kept = np.delete(np.arange(table.num_rows), list(wrong))
+                table, numbers = table.take(pa.array(kept)), numbers[kept]
         good = np.ones(table.num_rows, dtype=bool)
-        for index, error in beyond_python(table).items():
-            good[index] = False
-            self.bad(error, name, f"row {first + index}")
         for field in table.schema:
             if pa.types.is_floating(field.type):
                 for index in not_finite_rows(table.column(field.name)):
                     if good[index]:
                         good[index] = False
                         value = table.column(field.name)[index].as_py()
-                        self.bad(not_finite(field.name, value), name, f"row {first + int(index)}", str(value))
+                        self.bad(not_finite(field.name, value), name, f"row {numbers[index]}", str(value))
         if "id" in table.column_names:
-            self._check_ids(table, good, name, first)
+            self._check_ids(table, good, name, numbers)
         table = table.filter(pa.array(good))
         if self._limit is not None:
             table = table.slice(0, self._limit - self.kept)
@@ -126,7 +131,7 @@ class Rows:
         if self._waiting >= ROWS_PER_SHARD or sum(t.nbytes for t in self._tables) >= BYTES_PER_SHARD:
             self._flush()
 
-    def _check_ids(self, table: pa.Table, good: np.ndarray, name: str, first: int) -> None:
+    def _check_ids(self, table: pa.Table, good: np.ndarray, name: str, numbers: np.ndarray) -> None:
         for index, identifier in enumerate(table.column("id").to_pylist()):
             if not good[index]:
                 continue
@@ -138,7 +143,7 @@ class Rows:
                 self._ids.add(identifier)
                 continue
             good[index] = False
-            self.bad(error, name, f"row {first + index}", str(identifier))
+            self.bad(error, name, f"row {numbers[index]}", str(identifier))
 
     def _flush(self) -> None:
         tables, self._tables, self._waiting = self._tables, [], 0

@@ -63,6 +63,26 @@ def joined(known: pa.Schema | None, found: pa.Schema) -> pa.Schema:
         ) from None
 
 
+def not_utf8(table: pa.Table) -> dict[int, InputError]:
+    """Row -> why its text cannot be read: Arrow does not look at the bytes of a file's text."""
+    try:
+        table.validate(full=True)
+        return {}
+    except pa.ArrowInvalid:
+        wrong: dict[int, InputError] = {}
+        for index in range(table.num_rows):
+            try:
+                table.slice(index, 1).combine_chunks().validate(full=True)
+            except pa.ArrowInvalid as error:
+                wrong[index] = InputError(
+                    "text is not valid UTF-8",
+                    expected="UTF-8",
+                    found=str(error).splitlines()[0][:200],
+                    remedy="convert the column to UTF-8 where it was made, or copy the file again",
+                )
+        return wrong
+
+
 def beyond_python(table: pa.Table) -> dict[int, InputError]:
     """Row -> why its date or time cannot be held: Python's years are 1 to 9999, its times to the microsecond."""
     wrong: dict[int, InputError] = {}

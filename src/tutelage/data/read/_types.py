@@ -28,6 +28,8 @@ class ColumnTypes:
         changed: dict[str, Kind] = {}
         clean: dict[str, Any] | None = None
         for name, value in row.items():
+            if not name.isascii():
+                _whole(name, "the name of a column")
             if value is None:
                 continue
             if isinstance(value, list | dict) and _deeper(value, MOST_LEVELS):
@@ -87,6 +89,8 @@ def _merge(known: Kind, value: Any, place: str) -> Kind:
         fields: dict[str, Kind] = known[1] if known is not None else {}
         updates = {}
         for key, item in value.items():
+            if not key.isascii():
+                _whole(key, f"a key of column {place!r}")
             merged = _merge(fields.get(key), item, f"{place}.{key}")
             if merged is not fields.get(key) or key not in fields:
                 updates[key] = merged
@@ -113,18 +117,22 @@ def _is(kind: Kind, name: str) -> bool:
     return isinstance(kind, tuple) and kind[0] == name
 
 
+def _whole(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{what} holds half of a character",
+            expected="complete Unicode characters",
+            found=f"the lone surrogate {text[error.start]!r} at character {error.start}",
+            remedy="write the character out, or remove the escape",
+        ) from None
+
+
 def _scalar(value: Any, place: str) -> str:
     if isinstance(value, str):
         if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise InputError(
-                    f"column {place!r} holds half of a character",
-                    expected="complete Unicode characters",
-                    found=f"the lone surrogate {value[error.start]!r} at character {error.start}",
-                    remedy="write the character out, or remove the escape",
-                ) from None
+            _whole(value, f"column {place!r}")
         return "text"
     if isinstance(value, bool):
         return "boolean"

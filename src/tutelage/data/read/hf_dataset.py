@@ -67,7 +67,7 @@ class HfDataset(Reader):
                     first += table.num_rows
                     if rows.full:
                         return
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 rows.bad(damaged(error), file.name, f"from row {first}")
             except InputError as error:
                 if error.where is not None:

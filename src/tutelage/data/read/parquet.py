@@ -51,5 +51,5 @@ class Parquet(TableReader, Reader):
                     first += batch.num_rows
                     if rows.full:
                         return
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             rows.bad(damaged(error), name, f"from row {first}" if first > 1 else "")

@@ -3,6 +3,10 @@
 Numbers are written so that they read back exactly, booleans as `true` and `false`. CSV has no null: null is an
 empty cell, which reads back as null in a column of numbers and as empty text in a column of text. Lists and
 objects have no CSV form and are a named error.
+
+A spreadsheet computes text that begins like a formula (= + - @, also behind a tab or a carriage return). Programs
+need the text as it is; for people who open the file in a spreadsheet, `for_spreadsheets` puts an apostrophe before
+it.
 """
 
 import csv
@@ -29,10 +33,16 @@ CARD = {
 }
 
 
+# Excel takes the full-width forms too.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
 class Csv(Writer):
-    """`columns` None writes all columns; `id` is always written. A path ending in .tsv gets tabs."""
+    """`columns` None writes all columns; `id` is always written. A path ending in .tsv gets tabs. With
+    `for_spreadsheets` text that looks like a formula is shown, not computed, and does not read back as it was."""
 
     columns: tuple[str, ...] | None = None
+    for_spreadsheets: bool = False
 
     def write(self, dataset: Dataset, path: str) -> list[str]:
         """Write all rows to the new file `path`."""
@@ -45,8 +55,13 @@ class Csv(Writer):
         with new_file(target) as out:
             out.write(_line(names, delimiter))
             for row in dataset.rows(names):
-                out.write(_line([_cell(row[name]) for name in names], delimiter))
+                out.write(_line([self._shown(row[name]) for name in names], delimiter))
         return [str(target)]
+
+    def _shown(self, value: Any) -> str:
+        cell = _cell(value)
+        formula = isinstance(value, str) and cell.startswith(_FORMULA)
+        return f"'{cell}" if formula and self.for_spreadsheets else cell
 
 
 def _line(cells: list[str], delimiter: str) -> bytes:
