@@ -59,11 +59,12 @@ def test_a_write_that_fails_anywhere(bed, undisturbed, pytestconfig, record_prop
 def test_files_that_may_not_grow(bed, undisturbed, pytestconfig, record_property):
     """Whatever writes, in Python or not, meets a limit to the size of a file, as it would meet a quota."""
     _, _, expected = undisturbed("plain")
-    sizes = (0, 700, 4_000, 12_000, 20_000, 50_000, 70_000)
-    chosen = sizes if pytestconfig.getoption("--kills") >= len(sizes) * 2 else sizes[1:4:2]
+    # What the child says on its standard error is a file too.
+    sizes = (1_000, 2_000, 4_000, 8_000, 12_000, 20_000, 50_000, 70_000)
+    chosen = sizes if pytestconfig.getoption("--kills") >= len(sizes) * 2 else sizes[:3:2]
     for size in chosen:
         workspace = bed.workspace()
-        ended = bed.play(workspace, bed.run("plain"), ["report"], fault=Fault(sizes=max(size, 1)))
+        ended = bed.play(workspace, bed.run("plain"), ["report"], fault=Fault(sizes=size))
         told_well(ended.code, ended.err, workspace)
         complete(workspace)
         ended = bed.play(workspace, bed.run("plain"), ["report"])
@@ -91,7 +92,8 @@ def test_a_small_disk_that_fills_up_and_is_read_only_in_the_end(bed, undisturbed
     for failed, error in full:
         if failed:  # what was done on the smaller disk is not done again
             told_well(failed, error, workspace)
-            assert "o space left" in error or "full" in error, error
+            # SQLite says "disk I/O error" where it cannot enlarge the file that it maps.
+            assert any(words in error for words in ("o space left", "full", "disk I/O error")), error
     assert ended == 0, text
     told_well(code, again, workspace)
     told_well(refused, where, workspace)
