@@ -6,7 +6,6 @@ TASK.json: `gguf` (a Q8_0 file), `ids` (token ids of each prompt), `batch`, `new
 """
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -41,7 +40,8 @@ def main() -> None:
     for at in range(0, len(task["ids"]), task["batch"]):
         made += complete(task["ids"][at : at + task["batch"]])
     seconds, processor = time.perf_counter() - start, time.process_time() - before
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    status = Path("/proc/self/status")
+    peak = int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) * 1024 / 1e6
     found = {"seconds": seconds, "processor_seconds": processor, "peak_mb": peak, "tokens": made}
     print(json.dumps(found | {"version": genai.__version__}))
 

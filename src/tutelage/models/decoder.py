@@ -56,10 +56,12 @@ class Product:
         if any(part is None for part in plain):
             return
         parts = [part for part in plain if part is not None]
-        weight = torch.cat([base.weight.detach() for base, _ in parts])
+        weight = torch.cat(tuple(base.weight for base, _ in parts))
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
         biased = any(base.bias is not None for base, _ in parts)
-        biases = [weight.new_zeros(base.out_features) if base.bias is None else base.bias for base, _ in parts]
+        biases: list[Tensor] = [
+            weight.new_zeros(base.out_features) if base.bias is None else base.bias for base, _ in parts
+        ]
         self.bias = torch.cat(biases) if biased else None
         loras = [lora for _, lora in parts]
         # y += (x [A_1; A_2 ..]^T) B^T with the B_i on the diagonal of B.

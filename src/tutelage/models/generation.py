@@ -53,6 +53,18 @@ def generate(
 ) -> list[Generation]:
     """Completions in the order of the prompts; see `CausalLM.generate`."""
     stream = None if on_text is None else _stream(model, prompts, limits, on_text)
+    found = encoded(model, prompts, limits, temperature, batch_size)
+    seeds = [seed_of(seed, i) for i in range(len(prompts))]
+    completions = _Run(model, found, limits, temperature, seeds, stream, end_ids(model)).all(batch_size)
+    if stream is not None:
+        stream.finish(completions[0].text)
+    return completions
+
+
+def encoded(
+    model: "CausalLM", prompts: Sequence[str], limits: Limits, temperature: float, batch_size: int
+) -> list[list[int]]:
+    """Token ids of each prompt; raises ModelError for a setting out of range and a prompt that does not fit."""
     if limits.new_tokens < 1 or batch_size < 1 or temperature < 0:
         raise ModelError(
             "generation has a setting out of range",
@@ -60,8 +72,8 @@ def generate(
             expected="max_new_tokens >= 1, batch_size >= 1, temperature >= 0",
             found=f"{limits.new_tokens}, {batch_size}, {temperature}",
         )
-    encoded = [encode_prompt(model, prompt) for prompt in prompts]
-    for i, ids in enumerate(encoded):
+    found = [encode_prompt(model, prompt) for prompt in prompts]
+    for i, ids in enumerate(found):
         if not ids or len(ids) >= model.max_length:
             raise ModelError(
                 "a prompt does not fit the model's context",
@@ -70,11 +82,7 @@ def generate(
                 found=f"{len(ids)} tokens",
                 remedy="shorten the prompt",
             )
-    seeds = [seed_of(seed, i) for i in range(len(prompts))]
-    completions = _Run(model, encoded, limits, temperature, seeds, stream, end_ids(model)).all(batch_size)
-    if stream is not None:
-        stream.finish(completions[0].text)
-    return completions
+    return found
 
 
 def seed_of(seed: int | Sequence[int], index: int) -> int:
@@ -230,7 +238,7 @@ class _Run:
         for i, token in zip(rows, tokens.tolist()):
             if not self._done(i):
                 self.out[i].append(token)
-                self.texts[i] = _ended(self.model, self.out[i], self.ends, self.limits.stop)
+                self.texts[i] = ended(self.model, self.out[i], self.ends, self.limits.stop)
                 if self.stream is not None and self.texts[i] is None:
                     self.stream.grow(self.out[i])
         return tokens
@@ -273,7 +281,7 @@ def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
     return length if length >= WORTH_SHARING else 0
 
 
-def _ended(model: "CausalLM", tokens: list[int], ends: set[int], stop: tuple[str, ...]) -> str | None:
+def ended(model: "CausalLM", tokens: list[int], ends: set[int], stop: tuple[str, ...]) -> str | None:
     """The completion's text if its last token ended it, else None."""
     if tokens[-1] in ends:
         return str(model.tokenizer.decode(tokens[:-1], skip_special_tokens=True))

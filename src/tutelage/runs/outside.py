@@ -114,6 +114,10 @@ def load_spec(recipe: Recipe, workspace: Path, name: str) -> Any:
         _remember(memory, place, found)
     if adapter is None:
         share(model, spec.device, spec.dtype)
+    if spec.engine == "openvino":
+        from tutelage.models.openvino_lm import with_openvino
+
+        return with_openvino(model)
     return model
 
 

@@ -55,6 +55,7 @@ class ModelSpec(_Strict):
     For an endpoint `model` is its name there, `key_env` the environment variable that holds the key, and
     `endpoint` how it is asked: budget, prices, max_spend, concurrency, timeout, api.
     `allow_remote_code` permits code that comes with the model, here and in models trained from it, to run.
+    `engine: openvino` lets openvino-genai make the model's completions (see `models.openvino_lm`).
     """
 
     load: str
@@ -65,6 +66,7 @@ class ModelSpec(_Strict):
     key_env: str | None = None
     endpoint: EndpointOptions | None = None
     allow_remote_code: bool = False
+    engine: Literal["torch", "openvino"] = "torch"
 
 
 class Foreach(_Strict):
