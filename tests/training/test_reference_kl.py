@@ -149,9 +149,8 @@ def test_the_back_ends_agree_and_start_at_zero():
     assert torch.equal(running["adapter_off"].reference.logps(batches["copy"]), ours)
     assert torch.equal(running["copy"].reference.logps(batches["copy"]), ours)
     mask = batches["cached"].response_mask
-    assert torch.equal(
-        token_kl(lm, running["adapter_off"].reference, batches["copy"], mask), torch.zeros(mask.shape)
-    )
+    # Without gradients attention is computed in other widths: equal to rounding.
+    assert token_kl(lm, running["adapter_off"].reference, batches["copy"], mask).abs().max() <= 1e-6
     move(lm, 0.1)
     values = {kind: float(r.loss(lm, batches[kind]).sum) for kind, r in running.items()}
     assert values["adapter_off"] == pytest.approx(values["copy"], rel=1e-5)

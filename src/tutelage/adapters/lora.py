@@ -29,12 +29,13 @@ CARD = {
 
 class Lora(Adapter):
     """`rank` r, `alpha` (scale alpha / r), `dropout` on the adapter's input, `targets`: all linear layers but the
-    head, or names of modules."""
+    head, or names of modules; `top_layers`: the last so many layers alone, instead of all."""
 
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: str | tuple[str, ...] = "all-linear"
+    top_layers: int | None = Field(default=None, ge=1)
     seed: int = 0
 
     def convert(self, models: Mapping[str, Any], dataset: Any, inputs: Inputs) -> Any:
@@ -59,6 +60,8 @@ class Lora(Adapter):
             lora_dropout=self.dropout,
             target_modules=self.targets if isinstance(self.targets, str) else list(self.targets),
         )
+        if self.top_layers is not None:
+            config = self._of_top(config, base)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(inputs.get("seed", self.seed)))
             try:
@@ -73,3 +76,23 @@ class Lora(Adapter):
                 ) from None
         module.to(base.device).eval()
         return rebuilt(base, module, f"{base.name}+lora")
+
+    def _of_top(self, config: Any, base: Any) -> Any:
+        """The configuration for the last layers only, which PEFT wants with the names of the modules in them."""
+        import torch
+
+        from tutelage.models.states import block_list
+
+        blocks = list(block_list(base.base_module))
+        first = len(blocks) - (self.top_layers or 0)
+        if first < 0:
+            raise ConfigError(
+                "a model has fewer layers than get an adapter",
+                where=f"{self.name}: top_layers",
+                expected=f"at most {len(blocks)}",
+                found=self.top_layers,
+            )
+        config.layers_to_transform = list(range(first, len(blocks)))
+        if self.targets == "all-linear":
+            config.target_modules = {n for n, m in blocks[-1].named_modules() if isinstance(m, torch.nn.Linear)}
+        return config

@@ -55,7 +55,7 @@ class Layout:
     """Where the documents of a pack lie in the flattened tokens, with the gather plans built once per pack."""
 
     def __init__(self, units: list[Unit], tokens: int, device: torch.device) -> None:
-        self.tokens = tokens
+        self.tokens, self.documents = tokens, units
         units = [piece for unit in units for piece in _pieces(unit)] if device.type == "cpu" else units
         self.buckets = [_bucket(group, device) for group in _groups(units)]
         # Row of the concatenated bucket outputs that holds each token; padding tokens point at an extra zero row.
@@ -121,8 +121,8 @@ def _pieces(unit: Unit) -> list[Unit]:
 
 
 def even_width(length: int) -> int:
-    """The next multiple of 16, above 128 of an eighth to a quarter of the length: a document is computed in a batch
-    of one width whatever stands beside it in its pack, so that its states have the same bits in every pack."""
+    """The next multiple of 16, above 128 of an eighth to a quarter of the length: a document is computed in one
+    width whatever stands beside it in its pack, so that its states have the same bits in every pack."""
     step = max(16, 1 << max((length - 1).bit_length() - 3, 0))
     return -(-length // step) * step
 

@@ -62,7 +62,7 @@ def branch_decay(
         branched = {**state, "identity": identity, "counters": fresh, "history": [], "kept": {}}
         checkpoints.save(folder, counters["step"], branched)
     unit = "tokens" if decay.tokens is not None else "rows"
-    copy = trainable_copy(model)
+    copy = trainable_copy(model, step.top_layers)
     record = fit(
         copy,
         dataset,

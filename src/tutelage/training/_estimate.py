@@ -64,7 +64,7 @@ def estimate(model: Any, dataset: Any, step: Any, seed: int = 0) -> Estimate:
     held = peak_bytes(model.device)
     random = checkpoints.random_state()
     checkpoints.seed_everything(seed)
-    copy, settings = trainable_copy(model), step.settings()
+    copy, settings = trainable_copy(model, step.top_layers), step.settings()
     if settings.gradient_checkpointing:
         recompute_activations(copy)
     draws = step.sampler.start(dataset, seed)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.errors import ConfigError, TrainingError
+from tutelage.models.frozen_prefix import frozen_params
 
 
 class Optimizer:
@@ -174,11 +175,12 @@ def rates_of(names: Iterable[str], rates: Mapping[str, float]) -> dict[str, floa
 
 
 def backward_flops(model: Any, recomputed: bool) -> float:
-    """FLOPs per token of the backward pass: 2 P for activations, 2 P_trained for weights, 2 P more when the
-    forward pass is made again (gradient checkpointing)."""
+    """FLOPs per token of the backward pass: 2 P for activations, down to the lowest trained layer, 2 P_trained for
+    weights, 2 P more when the forward pass is made again (gradient checkpointing)."""
     tables = {id(m.weight) for m in model.module.modules() if isinstance(m, nn.Embedding)}
     head = getattr(model.base_module.get_output_embeddings(), "weight", None)
     trained = sum(
         p.numel() for p in model.module.parameters() if p.requires_grad and (id(p) not in tables or p is head)
     )
-    return 2.0 * model.active_params * (2 if recomputed else 1) + 2.0 * trained
+    passed = model.active_params * (2 if recomputed else 1) - (0 if recomputed else frozen_params(model))
+    return 2.0 * passed + 2.0 * trained

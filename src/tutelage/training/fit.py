@@ -1,7 +1,8 @@
 """Train a model: draw rows, take the objective's gradient, step AdamW, until the budget is spent.
 
 theta <- AdamW(theta, g / W, lr * s(progress)), g the summed gradient and W the summed weight of the whole step,
-s the schedule. A model with an adapter trains the adapter alone; a model without one is trained in full.
+s the schedule. A model with an adapter trains the adapter alone; a model without one is trained in full, or its
+last `top_layers` layers are. What frozen layers below the trained ones make of a document is computed once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,7 @@ class Fit(Method):
     gradient_clip: float = Field(default=1.0, ge=0)
     step_tokens: int = Field(default=2048, ge=1)
     micro_tokens: int = Field(default=1024, ge=1)
+    top_layers: int | None = Field(default=None, ge=1)
     max_length: int = Field(default=1024, ge=2)
     gradient_checkpointing: bool = False
     evaluate_at: tuple[float, ...] = (1.0,)
@@ -148,7 +150,7 @@ class Fit(Method):
             )
         folder = None if checkpoint_dir is None else Path(checkpoint_dir)
         identity = "" if folder is None else f"{self.config_hash()}/{seed}/{dataset.hash}/{model.fingerprint}"
-        copy = trainable_copy(model)
+        copy = trainable_copy(model, self.top_layers)
         check_room(copy)
         record = fit(
             copy,

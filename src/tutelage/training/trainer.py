@@ -20,6 +20,7 @@ from tutelage.core.errors import InputError, Interrupted, TrainingError
 from tutelage.core.method import Objective, RunningUpdate, Sampler, Schedule, UpdateRule
 from tutelage.core.records import Budget, Cost
 from tutelage.models.device import is_out_of_memory, mfu
+from tutelage.models.frozen_prefix import FrozenPrefix, frozen_params, frozen_prefix
 from tutelage.models.fused_layer import fused_layers
 from tutelage.models.packing import TokenBatch
 from tutelage.training import _checkpoint as checkpoints
@@ -75,6 +76,7 @@ def fit(
             Progress(progress, on_event) as run.progress,
             Interruptible() as run.guard,
             fused_layers(model.module),
+            frozen_prefix(model) as run.prefix,
         ):
             run.loop()
     except TrainingError as error:
@@ -129,10 +131,15 @@ class _Run:
         self.series: dict[str, list[float]] = {"loss": [], "rate": [], "norm": [], "tokens": []}
         self.history: list[dict[str, Any]] = []
         self.kept: dict[str, str] = {}
+        # Frozen layers that were not run again are charged as if they had been, so that a budget in FLOPs means
+        # the same work whatever was resumed in between; only the MFU leaves them out.
+        self.prefix: FrozenPrefix | None = None
+        self.saved_before = 0.0
         self.watch = Stopwatch()
         self.before = self.evaluation_cost = Cost()
         self.steering_flops = 0.0
         self.metered = model.meter.cost
+        self.frozen_params = frozen_params(model)
         self.backward_flops = backward_flops(model, settings.gradient_checkpointing)
         self.token_flops = 2.0 * model.active_params + self.backward_flops
         self.resumed_at: int | None = None
@@ -169,6 +176,7 @@ class _Run:
         self.before = Cost(**state["cost"])
         self.evaluation_cost = Cost(**state["evaluation_cost"])
         self.steering_flops = state.get("steering_flops", 0.0)
+        self.saved_before = state.get("saved_flops", 0.0)
         self.consumed.rewind(state["consumed"], state.get("consumed_hash"))
         checkpoints.set_random_state(state["random"])
         self.resumed_at = self.at.step
@@ -186,6 +194,7 @@ class _Run:
             "kept": dict(self.kept),
             "evaluation_cost": self.evaluation_cost.model_dump(),
             "steering_flops": self.steering_flops,
+            "saved_flops": self.saved_flops,
             "seconds": self.watch.seconds,
             "cost": self.cost().model_dump(),
             "consumed": self.consumed.position,
@@ -239,6 +248,12 @@ class _Run:
                 else f"run the same command again: it resumes from {self.folder}",
             ) from None
 
+    @property
+    def saved_flops(self) -> float:
+        """What was charged for frozen layers that were not run."""
+        served = 0 if self.prefix is None else self.prefix.served
+        return self.saved_before + 2.0 * self.frozen_params * served
+
     def spent(self) -> Spent:
         """What the run has used of its budget."""
         return Spent(self.at.tokens, self.at.rows, self.cost().flops, self.watch.seconds)
@@ -287,7 +302,7 @@ class _Run:
 
     def step(self) -> None:
         """One optimiser step."""
-        started, spent = self.watch.seconds, self.cost().flops
+        started, spent, saved = self.watch.seconds, self.cost().flops, self.saved_flops
         # Whatever listeners and probes drew since the last step must not reach this one.
         checkpoints.set_random_state(self.boundary["random"])
         # An objective may spend more on a token than the loop knows of, on a reference model's forward pass.
@@ -301,7 +316,7 @@ class _Run:
         total = float(losses.sum())
         self.update_weights(step, total, weight, started)
         seconds = self.watch.seconds - started
-        flops = self.cost().flops - spent
+        flops = self.cost().flops - spent - (self.saved_flops - saved)
         facts = {
             "step": self.at.step,
             "loss": self.series["loss"][-1],
@@ -414,7 +429,7 @@ class _Run:
             cost=cost,
             consumed=str(self.consumed.path),
             peak_bytes=cost.peak_bytes,
-            mfu=mfu(cost.flops, cost.seconds, self.model.device, self.model.dtype),
+            mfu=mfu(cost.flops - self.saved_flops, cost.seconds, self.model.device, self.model.dtype),
             micro_tokens=self.at.micro_tokens,
             resumed_at=self.resumed_at,
             evaluation_cost=self.evaluation_cost,
