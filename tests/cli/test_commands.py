@@ -312,7 +312,7 @@ def test_ctrl_c_outside_a_run_is_130(capfd, monkeypatch):
 
     monkeypatch.setattr("tutelage.core.discovery.cards", stop)
     answer = tutelage(capfd, "methods")
-    assert answer.code == 130 and "Traceback" not in answer.err
+    assert answer.code == 130 and "interrupted" in answer.err and "Traceback" not in answer.err
 
 
 def test_an_unexpected_failure_is_one_and_says_how_to_report_it(capfd, monkeypatch):

@@ -1,11 +1,12 @@
 """The one console command. Each subcommand is a file of this folder and imports what is heavy when it runs."""
 
+import contextlib
 import logging
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -84,16 +85,26 @@ def _main(
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code (see `core.errors`)."""
     given = sys.argv[1:] if arguments is None else arguments
-    if threading.current_thread() is threading.main_thread():
-        # What a system sends before it stops a process ends a run as Ctrl-C does: resumable.
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _stopped_like_ctrl_c():
         # Notes of libraries to their developers, and the places in the source; `--verbose` shows them.
         if "--verbose" not in given:
             warnings.filterwarnings("ignore", category=FutureWarning)
             warnings.showwarning = _told  # type: ignore[assignment]
             logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         sys.exit(_exit_code(given))
+
+
+@contextlib.contextmanager
+def _stopped_like_ctrl_c() -> Iterator[None]:
+    """SIGTERM, which a system sends before it stops a process, ends a run as Ctrl-C does: resumable."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _told(message: Warning | str, *_: object) -> None:
@@ -112,4 +123,7 @@ def _exit_code(given: list[str]) -> int:
         return EXIT_INTERRUPTED
     except (Exception, KeyboardInterrupt) as error:
         return fail(error, as_json="--json" in given, verbose="--verbose" in given)
+    if code == EXIT_INTERRUPTED:
+        # Some versions of typer take Ctrl-C for an exit of ours.
+        note("interrupted")
     return code if isinstance(code, int) else 0
