@@ -430,6 +430,7 @@ def _ledger(path: Path) -> None:
 
 
 def ledger_layout() -> Layout:
+    from tutelage.core.records import Result
     from tutelage.runs.ledger import Ledger
 
     with tempfile.TemporaryDirectory() as folder:
@@ -441,17 +442,9 @@ def ledger_layout() -> Layout:
                  "key": "k" * 32, "content": "c", "cached": 0, "as_if": cost, "paid": cost, "seconds": 1.0,
                  "rows_in": 3, "facts": {"rows": 3, "needs": ["n"]}}  # fmt: skip
         ledger.step("r-1", entry)
-        result = {
-            "task": "t",
-            "metric": "m",
-            "direction": 1,
-            "estimate": 0.5,
-            "no_interval": "one item",
-            "n_items": 1,
-        }
-        ledger.result(
-            "r-1", {"arm": "main", "seed": 0, "round": 0, "step": "s", "key": "k" * 32, "result": result}
-        )
+        result = Result(task="t", metric="m", direction=1, estimate=0.5, no_interval="one item", n_items=1)
+        shown = result.model_dump(mode="json")
+        ledger.result("r-1", {"arm": "main", "seed": 0, "round": 0, "step": "s", "key": "k" * 32, "result": shown})
         ledger.declare("r-1", {"pairs": [["a", "b"]], "axis": "none"})
         ledger.gate("r-1", 0, {"name": "g", "passed": True, "reason": "fine"})
         ledger.finish("r-1", "failed", {"error": "InputError", "what": "broken", "where": "here"})

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import socket
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 
 from toy.own_code import bring_code, own_cache
 from tutelage.core.errors import ModelError
@@ -127,6 +129,22 @@ def test_adapter_of_another_shape_or_architecture_is_refused(tmp_path, folder):
     other = adapted(tiny_causal_lm("gpt2"), ("c_attn",)).save(tmp_path / "gpt2")
     with pytest.raises(ModelError, match=r"does not fit|not applied"):
         load_model(folder, adapter=other, dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], ["embed_tokens", "q_proj"]])
+def test_an_adapter_is_loaded_and_saved_without_asking_anybody(tmp_path, folder, monkeypatch, targets):
+    """Also where its base is named as on the hub: PEFT would look there whether the vocabulary was changed."""
+    base = load_model(folder, dtype="float32")
+    trained = adapted(base, targets)
+    trained.module.peft_config["default"].base_model_name_or_path = "somebody/some-model"
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_given, **_named: pytest.fail("asks the network"))
+    first = trained.save(tmp_path / "first")
+    found = load_model(folder, adapter=first, dtype="float32")
+    again = found.save(tmp_path / "again")
+    one, other = (load_file(place / "adapter_model.safetensors") for place in (first, again))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    assert any("embed_tokens" in key for key in one) == ("embed_tokens" in targets)
+    assert torch.equal(logits(found), logits(trained))
 
 
 def test_adapter_that_would_not_apply_is_an_error(tmp_path, folder):
@@ -254,6 +272,12 @@ def test_unknown_sources_and_offline_hub(monkeypatch, tmp_path):
 
 
 MUTATIONS = [
+    (
+        "src/tutelage/models/peft_io.py",
+        "save_embedding_layers=trained or getattr",
+        "save_embedding_layers=getattr",
+    ),
+    ("src/tutelage/models/peft_io.py", ", save_embedding_layers=adapted.whole_embeddings", ""),
     ("src/tutelage/models/peft_io.py", "if n != rows}", "if n < 0}"),
     ("src/tutelage/models/load.py", "if coded and not allow_remote_code", "if False"),
     ("src/tutelage/models/load.py", "weights[name] = tensor.to(dtype)", "weights[name] = 2 * tensor.to(dtype)"),

@@ -137,26 +137,44 @@ def test_a_manifest_that_names_shards_elsewhere(bed, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["../../away/x.arrow", "/etc/passwd", "..", "a/../../x.arrow", "\0", "", 7, None, ["x"]]
+    ("name", "inside"),
+    [
+        ("../away.arrow", False),
+        ("a/../../away.arrow", False),
+        ("ABSOLUTE", False),
+        ("linked.arrow", False),
+        *((odd, True) for odd in ("\0", "", 7, None, ["x"])),
+    ],
 )
-def test_a_saved_dataset_folder_that_names_files_elsewhere(tmp_path, name):
-    folder = tmp_path / "saved"
+def test_a_saved_dataset_folder_that_names_files_elsewhere(tmp_path, name, inside):
+    folder, away = tmp_path / "saved", tmp_path / "away.arrow"
     folder.mkdir()
+    table = pa.table({"text": [SECRET]})
+    with pa.OSFile(str(away), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    if name == "linked.arrow":
+        link(folder / name, away)
+    name = str(away) if name == "ABSOLUTE" else name
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}), encoding="utf-8")
-    with pytest.raises(InputError) as caught:
+    words = "is damaged" if inside else "names a file outside its folder"
+    with pytest.raises(InputError, match=words) as caught:
         build("data.read.hf_dataset").read(str(folder))
     assert caught.value.where is not None
     (folder / "dataset_dict.json").write_text(json.dumps({"splits": [name]}), encoding="utf-8")
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=words):
         build("data.read.hf_dataset").read(str(folder))
 
 
-@pytest.mark.parametrize("name", ["../../../away/secret.jsonl", "/etc/passwd", "C:/x", "a\\..\\b", "..", ""])
+@pytest.mark.parametrize("name", ["../../../away", "ABSOLUTE", "C:/x", "a\\..\\b", "..", ""])
 def test_an_artifact_that_names_files_elsewhere_is_none(tmp_path, name):
+    """Also where the file is there and has the size: nobody would check what it says."""
+    away = tmp_path / "away"
+    away.write_text("x", encoding="utf-8")
     store = Store(tmp_path / "store")
     made = store.put("ab12", lambda folder: (folder / "file").write_text("x") and None, kind="files")
+    assert (made.path / "../../../away").resolve() == away
     marker = json.loads((made.path / MARKER).read_text(encoding="utf-8"))
-    marker["files"] = {name: next(iter(marker["files"].values()))}
+    marker["files"] = {str(away) if name == "ABSOLUTE" else name: marker["files"]["file"]}
     marker.pop("hash", None)
     (made.path / MARKER).write_text(json.dumps(marker), encoding="utf-8")
     assert Store(tmp_path / "store").get("ab12") is None

@@ -47,6 +47,8 @@ def test_every_way_to_the_terminal(sequence, capsys):
         error.add_note(f"step {hostile}")
         fail(error, as_json, False)
         fail(ValueError(hostile), as_json, False)
+        said += [str(error), *map(str, json_text(error.to_json()).split("\n"))]
+    said = [text for text in said if MARKUP in text]
     said.append("".join(capsys.readouterr()))
     said.append(str(unknown(f"no method is called {hostile!r}", hostile, hostile, [hostile, "a"])))
     for text in said:

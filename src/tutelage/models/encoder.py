@@ -24,7 +24,7 @@ from tutelage.models.device import bf16_is_faster, choose_device
 from tutelage.models.encode import tokenizer_text
 from tutelage.models.own_code import own_code
 from tutelage.models.packing import Isolation, TokenBatch
-from tutelage.models.peft_io import adapter_facts, frozen_view, put_adapter, quiet
+from tutelage.models.peft_io import adapter_facts, frozen_view, put_adapter, quiet, save_module
 from tutelage.models.seam import Model, as_texts, saving
 from tutelage.models.soft_prompt import soft_ids
 
@@ -257,7 +257,7 @@ class Encoder(Model):
         folder = Path(path)
         settings = f'{{"max_seq_length": {self.max_length}, "do_lower_case": false}}\n'
         with saving(folder), quiet():
-            self.module.save_pretrained(folder)
+            save_module(self.module, folder)
             self.tokenizer.save_pretrained(folder)
             (folder / "sentence_bert_config.json").write_text(settings, encoding="utf-8")
         return folder

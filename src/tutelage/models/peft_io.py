@@ -187,9 +187,8 @@ def _vocabulary_size(tokenizer: bytes) -> int:
 def _check_applied(adapted: Any, folder: Path, stored: dict[str, torch.Tensor]) -> None:
     from peft import get_peft_model_state_dict
 
-    # Said here: PEFT would ask the hub for the base model's vocabulary to find it out.
-    embeddings = any(mark in name for name in stored for mark in ("embed", "lm_head", "wte"))
-    present = get_peft_model_state_dict(adapted, save_embedding_layers=embeddings)
+    adapted.whole_embeddings = any(mark in name for name in stored for mark in ("embed", "lm_head", "wte"))
+    present = get_peft_model_state_dict(adapted, save_embedding_layers=adapted.whole_embeddings)
     lost = [
         name
         for name, value in stored.items()
@@ -208,11 +207,22 @@ def _check_applied(adapted: Any, folder: Path, stored: dict[str, torch.Tensor]) 
 def save(model: "CausalLM", folder: Path) -> Path:
     """Write model or adapter, tokenizer and chat template; raises StoreError when the place cannot be written."""
     with saving(folder), quiet():
-        model.module.save_pretrained(folder)
+        save_module(model.module, folder)
         model.tokenizer.save_pretrained(folder)
         if model.template is not None:
             (folder / "chat_template.jinja").write_text(model.template.source, encoding="utf-8")
     return folder
+
+
+def save_module(module: Any, folder: Path) -> None:
+    """`save_pretrained`. Whether an adapter holds whole embeddings is said here: PEFT would ask the hub for the
+    base model's vocabulary to find it out, and nobody is asked anything but for a download."""
+    if not is_adapted(module):
+        module.save_pretrained(folder)
+        return
+    targets = " ".join(str(config.target_modules) for config in module.peft_config.values() if not is_soft(module))
+    trained = any(name in targets for name in ("embed_tokens", "lm_head", "wte"))
+    module.save_pretrained(folder, save_embedding_layers=trained or getattr(module, "whole_embeddings", False))
 
 
 @contextlib.contextmanager

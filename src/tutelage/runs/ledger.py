@@ -310,11 +310,12 @@ class Ledger:
                     found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
                     if found != "ok":
                         raise sqlite3.DatabaseError(found)
+                    _check_columns(db)
                     self._checked = True
                 yield db
             finally:
                 db.close()
-        except (sqlite3.Error, ValueError) as error:
+        except (sqlite3.Error, ValueError, LookupError) as error:
             raise StoreError("the ledger cannot be read", where=self.file, found=error, remedy=_AGAIN) from None
 
     def _opened(self) -> sqlite3.Connection:
@@ -331,19 +332,8 @@ class Ledger:
         return db
 
 
-_JSON_COLUMNS = (
-    "recipe",
-    "place",
-    "options",
-    "environment",
-    "error",
-    "as_if",
-    "paid",
-    "facts",
-    "result",
-    "declared",
-    "comparison",
-    "gate",
+_JSON_COLUMNS = tuple(
+    "recipe place options environment error as_if paid facts result declared comparison gate".split()
 )
 
 
@@ -377,6 +367,22 @@ def _keys(steps: Iterable[sqlite3.Row]) -> set[str]:
     """Keys of the artifacts that steps made, and of those that they needed for it."""
     plain = [_plain(row) for row in steps if row["key"]]
     return {row["key"] for row in plain} | {key for row in plain for key in row["facts"].get("needs", [])}
+
+
+def _check_columns(db: sqlite3.Connection) -> None:
+    """Raise DatabaseError for a table without a column that ours have: their names are bytes of the file too."""
+    ours = sqlite3.connect(":memory:")
+    try:
+        ours.executescript(_SCHEMA)
+        for table in _TABLES:
+            wanted, found = (
+                {column[1] for column in one.execute(f"PRAGMA table_info({table})")} - {"check_sum"}
+                for one in (ours, db)
+            )
+            if wanted - found:
+                raise sqlite3.DatabaseError(f"the table {table} has no {', '.join(sorted(wanted - found))}")
+    finally:
+        ours.close()
 
 
 def _prepare(db: sqlite3.Connection) -> None:
