@@ -173,7 +173,7 @@ def test_tables_are_there_all_or_none(tmp_path, monkeypatch):
     def refuse(action, first, *_):
         return (
             sqlite3.SQLITE_DENY
-            if action == sqlite3.SQLITE_CREATE_TABLE and first == "gates"
+            if action == sqlite3.SQLITE_CREATE_TABLE and first == "steps"
             else sqlite3.SQLITE_OK
         )
 
@@ -182,7 +182,7 @@ def test_tables_are_there_all_or_none(tmp_path, monkeypatch):
     with pytest.raises(StoreError):
         made.start("one", {"name": "x"}, {}, {}, {})
     monkeypatch.setattr(sqlite3, "connect", real)
-    assert seen and Ledger(tmp_path).runs() == []
+    assert seen and Ledger(tmp_path).runs() == [] and Ledger(tmp_path).keys() == set()
     with pytest.raises(InputError, match="no run has been recorded"):
         Ledger(tmp_path).run()
     made.start("one", {"name": "x"}, {}, {}, {})
