@@ -12,7 +12,7 @@ if _HERE not in sys.path:
 def pytest_addoption(parser):
     """The defaults are the short form that `make test` runs; `make faults` asks for more."""
     group = parser.getgroup("faults")
-    group.addoption("--kills", type=int, default=6, help="SIGKILLs in each of the two suites of kills")
+    group.addoption("--kills", type=int, default=4, help="SIGKILLs in each of the two suites of kills")
     group.addoption("--fuzz-seconds", type=float, default=None, help="seconds of fuzzing for each target")
     group.addoption("--fault-seed", type=int, default=0, help="draws the moments of faults")
     group.addoption("--fault-summary", type=Path, help="a JSON file for what was counted")

@@ -38,7 +38,7 @@ def test_a_damaged_artifact_is_never_used(bed, undisturbed, pytestconfig, record
     source, _, expected = undisturbed("plain")
     steps = [step for step in Ledger(source).run()["steps"] if step["kind"] != "Reader" or step["step"] == "docs"]
     again = named = 0
-    for turn in range(max(3, kills // 3)):
+    for turn in range(max(2, kills // 3)):
         workspace = bed.copy(source)
         store = Store(workspace / ".tutelage" / "store")
         step = steps[(turn * 5 + seed) % len(steps)]
