@@ -251,6 +251,7 @@ def main() -> int:
     unchanged = [] if asked.after_tests or asked.check else [Mutant(file) for file, _ in work]
     mutants = [*unchanged, *(mutant for _, found in work for mutant in found)]
     broken = survived = 0
+    every = {mutant.key for file in (ROOT / "tests").rglob("test_*.py") for mutant in declared(file)}
     caught_by = json.loads(CAUGHT_BY.read_text(encoding="utf-8")) if CAUGHT_BY.is_file() else {}
     results: Iterator[tuple[Mutant, str | None]] = reasons(mutants, asked.jobs, LIMIT, caught_by)
     if asked.check:
@@ -267,7 +268,6 @@ def main() -> int:
             broken += 1
             print(f"BROKEN {test}: {reason}", flush=True)
     if asked.remember:
-        every = {mutant.key for file in (ROOT / "tests").rglob("test_*.py") for mutant in declared(file)}
         kept = {key: caught_by[key] for key in sorted(every & caught_by.keys())}
         CAUGHT_BY.write_text(json.dumps(kept, indent=0) + "\n", encoding="utf-8")
     declarations = len(mutants) - len(unchanged)

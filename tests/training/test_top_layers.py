@@ -212,13 +212,16 @@ def test_the_backward_pass_ends_at_the_lowest_trained_layer():
     assert backward_flops(whole, False) > 2 * whole.active_params
 
 
-FILE = "src/tutelage/models/frozen_prefix.py"
 MUTATIONS = [
-    (FILE, "if now != self._versions:", "if False:"),
-    (FILE, "torch.equal(a, b) and torch.equal(a, c)", "torch.equal(a, c)"),
-    (FILE, "if self._size + data.nbytes > self._most:", "if False:"),
-    (FILE, "layout.tokens < SMALLEST", "layout.tokens < 0"),
-    (FILE, "if any(_hooked(m) or _drops(m) for m in modules):", "if any(_hooked(m) for m in modules):"),
-    (FILE, "self._file.seek(place)", "self._file.seek(0)"),
+    ("src/tutelage/models/frozen_prefix.py", "if now != self._versions:", "if False:"),
+    ("src/tutelage/models/frozen_prefix.py", "torch.equal(a, b) and torch.equal(a, c)", "torch.equal(a, c)"),
+    ("src/tutelage/models/frozen_prefix.py", "if self._size + data.nbytes > self._most:", "if False:"),
+    ("src/tutelage/models/frozen_prefix.py", "layout.tokens < SMALLEST", "layout.tokens < 0"),
+    (
+        "src/tutelage/models/frozen_prefix.py",
+        "if any(_hooked(m) or _drops(m) for m in modules):",
+        "if any(_hooked(m) for m in modules):",
+    ),
+    ("src/tutelage/models/frozen_prefix.py", "self._file.seek(place)", "self._file.seek(0)"),
     ("src/tutelage/adapters/lora.py", "list(range(first, len(blocks)))", "list(range(first))"),
 ]
