@@ -30,7 +30,7 @@ MUTATIONS = [
     ("src/tutelage/training/_checkpoint.py", "if is_complete(path)), None)", "if path.is_dir()), None)"),
     ("src/tutelage/training/_consumed.py", "self._file.truncate(position)", "pass"),
     ("src/tutelage/training/_consumed.py", "if digest not in (None, self.digest):", "if False:"),
-    ("src/tutelage/training/_checkpoint.py", "            _sync(building / name)\n", ""),
+    ("src/tutelage/training/_checkpoint.py", "            _sync(building / name)\n", "            pass\n"),
     ("src/tutelage/training/_checkpoint.py", "        _sync(building / MARKER)\n", ""),
 ]
 EVERY_STEP = {"checkpoint_seconds": 0.0}
