@@ -326,7 +326,11 @@ def test_counts_and_fingerprint():
 MUTATIONS = [
     ("src/tutelage/models/scoring.py", "        done = stop\n", "        done = start + 1\n"),
     ("src/tutelage/models/scoring.py", "n - 1 if j == 0 else at + j - 1", "at + j - 1"),
-    ("src/tutelage/models/generation.py", "positions = positions[:, -1:] + 1", "positions = positions[:, -1:]"),
+    (
+        "src/tutelage/models/generation.py",
+        "self.positions = self.positions[:, -1:] + 1",
+        "self.positions = self.positions[:, -1:]",
+    ),
     ("src/tutelage/models/generation.py", "shared + offsets.clamp(min=0)", "offsets.clamp(min=0)"),
     ("src/tutelage/models/states.py", "at + len(head) : at", "at : at"),
 ]

@@ -207,13 +207,15 @@ def test_a_hook_is_honoured():
     assert not can_run(model, 20)
     pushed = tokens(model.generate(WORDS, 6))
     handle.remove()
-    seen = []
-    handle = model.module.model.layers[0].register_forward_hook(lambda module, args, out: seen.append(len(out)))
-    model.generate(WORDS[:1], 6)
-    handle.remove()
-    assert seen == [1] * 6
     assert can_run(model, 20)
     assert pushed != plain == tokens(model.generate(WORDS, 6))
+
+
+def test_a_hook_that_changes_nothing_sees_every_step():
+    model, seen = tiny_causal_lm("llama"), []
+    model.module.model.layers[0].register_forward_hook(lambda module, args, out: seen.append(len(out)))
+    model.generate(WORDS[:1], 9)
+    assert seen == [1] * 9
 
 
 def test_weights_may_change_between_calls(monkeypatch):

@@ -13,7 +13,7 @@ MUTATIONS = [
     ("src/tutelage/models/streaming.py", "self._listen(text[len(self._sent) :])", "self._listen(text)"),
     ("src/tutelage/models/streaming.py", "and text.startswith(self._sent)", ""),
     ("src/tutelage/models/generation.py", "stream.finish(completions[0].text)", "pass"),
-    ("src/tutelage/models/generation.py", "stream.grow(out[row])", "pass"),
+    ("src/tutelage/models/generation.py", "self.stream.grow(self.out[i])", "pass"),
 ]
 PROMPT = "The number 3 comes after"
 
