@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -29,6 +30,8 @@ SECONDS = 10.0
 # Memory that a case may take beyond what was taken before, and for each byte of its file.
 MEMORY, MEMORY_PER_BYTE = 400 << 20, 64
 CANARY = "canary-5d1f"
+# Where the case at hand is while it runs.
+RUNNING = Path(tempfile.gettempdir()) / "tutelage-fuzz"
 
 
 @dataclass(frozen=True)
@@ -332,6 +335,7 @@ def search(target: Target, seconds: float, seed: int, base: Path) -> Report:
     from hypothesis import seed as seeded
 
     report = Report(target.name)
+    _take_over(target)
     began, round_ = time.monotonic(), 0
     while time.monotonic() - began < seconds:
 
@@ -351,8 +355,40 @@ def search(target: Target, seconds: float, seed: int, base: Path) -> Report:
     return report
 
 
+def _running(name: str) -> Path:
+    return RUNNING / name
+
+
+def _take_over(target: Target) -> None:
+    """Keep the case at which an earlier process died (a crash in compiled code), and say so."""
+    folder = _running(target.name)
+    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+        process, _, name = file.name.partition("--")
+        if not _alive(int(process)):
+            kept_as = CORPUS / target.name / name
+            kept_as.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(file, kept_as)
+            raise AssertionError(f"a process died of this case: {kept_as}")
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":
+        return True  # nobody can ask there without ending it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def look(target: Target, case: Case, base: Path, report: Report) -> None:
-    """Run one case and write down what came of it."""
+    """Run one case and write down what came of it. The case is on disk meanwhile: if the process dies of it, the
+    next search finds it there."""
+    running = _running(target.name) / f"{os.getpid()}--{case.file}"
+    running.parent.mkdir(parents=True, exist_ok=True)
+    running.write_bytes(case.data)
     try:
         outcome = check(target, case, base)
     except Finding as finding:
@@ -360,6 +396,7 @@ def look(target: Target, case: Case, base: Path, report: Report) -> None:
         if finding.kind not in report.found:
             small = minimised(target, case, finding.kind, base)
             report.found[finding.kind] = (small, str(finding))
+    running.unlink(missing_ok=True)
     report.cases += 1
     report.outcomes[outcome] = report.outcomes.get(outcome, 0) + 1
 

@@ -32,6 +32,7 @@ MUTATIONS = [
     ("src/tutelage/data/read/_json.py", "        if len(buffer) > largest:\n", "        if False:\n"),
     ("src/tutelage/data/read/csv.py", "                if size > largest:\n", "                if False:\n"),
     ("src/tutelage/data/read/documents.py", "    if size > LARGEST_PACKAGE:\n", "    if False:\n"),
+    ("src/tutelage/data/read/hf_dataset.py", "            batch.validate(full=True)\n", ""),
     ("src/tutelage/data/write/csv.py", "if formula and self.for_spreadsheets else cell", "if False else cell"),
 ]
 SECRET = "the secret of another folder"
@@ -303,3 +304,20 @@ def test_a_table_of_parquet_that_is_not_its_own_text(tmp_path):
         build("data.read.parquet").read(str(tmp_path / "a.parquet"))
     kept = build("data.read.parquet", {"on_error": "quarantine"}).read(str(tmp_path / "a.parquet"))
     assert kept.column("text").to_pylist() == ["ok"] and kept.quarantined.num_rows == 1
+
+
+def test_an_arrow_stream_whose_values_lie_elsewhere_does_not_end_the_process(tmp_path):
+    """Offsets and indices out of their buffers: checked before anything follows them."""
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}', encoding="utf-8")
+    text, codes = pa.array(["a" * 0x1234]), pa.DictionaryArray.from_arrays(pa.array([0x1234]), ["a"], safe=False)
+    for column, changed in ((text, b"\x00\x00\x00\x7e"), (codes, b"\x34\x12\x00\x00")):
+        table = pa.table({"text": column})
+        with pa.OSFile(str(folder / "a.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+        data = (folder / "a.arrow").read_bytes()
+        assert b"\x34\x12\x00\x00" in data
+        (folder / "a.arrow").write_bytes(data.replace(b"\x34\x12\x00\x00", changed))
+        with pytest.raises(InputError, match="truncated or damaged"):
+            build("data.read.hf_dataset").read(str(folder))

@@ -328,6 +328,8 @@ def _refuse_duplicates(table: pa.Table) -> None:
             raise InputError(
                 "the same item is in the log twice",
                 where=f"item {key}, system {system!r}, seed {seed}, sample {sample}",
+                expected="one row for each item, system, seed and sample",
+                found="two",
                 remedy="keep one row, or number decoding samples in sample_index",
             )
         seen.add(identity)

@@ -289,7 +289,7 @@ def _cluster(row: Mapping[str, Any], field: str | None, where: str) -> str | Non
 
 
 def _number(value: Any, metric: str, where: str) -> float:
-    if not isinstance(value, bool | int | float) or not math.isfinite(value):
+    if not isinstance(value, bool | int | float) or not -1e300 < value < 1e300:
         raise InputError(
             f"{metric} is not a finite number",
             where=where,

@@ -101,16 +101,12 @@ class Rows:
 
     def add_table(self, table: pa.Table, name: str, first: int) -> None:
         """Keep the rows of an Arrow table whose first row is row number `first` (from 1) of file `name`."""
+        numbers = np.arange(first, first + table.num_rows)
+        # First of all: nothing else may look at values that are not valid.
+        table, numbers = self._without(not_utf8(table), table, numbers, name)
         table = plain_types(table)
         schema = joined(self._schema, table.schema)
-        numbers = np.arange(first, first + table.num_rows)
-        for wrong_rows in (not_utf8, beyond_python):
-            wrong = wrong_rows(table)
-            for index, error in wrong.items():
-                self.bad(error, name, f"row {numbers[index]}")
-            if wrong:
-                kept = np.delete(np.arange(table.num_rows), list(wrong))
-                table, numbers = table.take(pa.array(kept)), numbers[kept]
+        table, numbers = self._without(beyond_python(table), table, numbers, name)
         good = np.ones(table.num_rows, dtype=bool)
         for field in table.schema:
             if pa.types.is_floating(field.type):
@@ -130,6 +126,17 @@ class Rows:
         self._waiting += table.num_rows
         if self._waiting >= ROWS_PER_SHARD or sum(t.nbytes for t in self._tables) >= BYTES_PER_SHARD:
             self._flush()
+
+    def _without(
+        self, wrong: Mapping[int, InputError], table: pa.Table, numbers: np.ndarray, name: str
+    ) -> tuple[pa.Table, np.ndarray]:
+        """The table, and the numbers of its rows, without those that are wrong; these are bad."""
+        for index, error in wrong.items():
+            self.bad(error, name, f"row {numbers[index]}")
+        if not wrong:
+            return table, numbers
+        kept = np.delete(np.arange(table.num_rows), list(wrong))
+        return table.take(pa.array(kept)), numbers[kept]
 
     def _check_ids(self, table: pa.Table, good: np.ndarray, name: str, numbers: np.ndarray) -> None:
         for index, identifier in enumerate(table.column("id").to_pylist()):

@@ -188,6 +188,8 @@ def _class_names(folder: Path) -> dict[str, list[str]]:
 def _tables(file: Path) -> Iterator[pa.Table]:
     with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
         for batch in stream:
+            # Before anything looks at it: offsets and indices that lead out of their buffers end the process.
+            batch.validate(full=True)
             yield pa.Table.from_batches([batch])
     # Arrow takes the end of the file for the end of the stream, so a stream cut between batches looks complete.
     if _tail(file) != _END_MARK:
