@@ -10,6 +10,18 @@ from tutelage.models.load import load_model
 from tutelage.models.toy import tiny_causal_lm
 
 PROOF = {"adapters.lora": ["consistent", "verified"]}
+
+
+def test_the_last_layers_alone():
+    base = tiny_causal_lm(layers=3)
+    for fields, modules in (({"top_layers": 1}, 7), ({"top_layers": 2, "targets": ["q_proj"]}, 2)):
+        adapted = build("adapters.lora", fields).convert({"base": base}, None, {})
+        names = [n for n, p in adapted.module.named_parameters() if p.requires_grad]
+        assert len(names) == 2 * modules and not any("layers.0." in n for n in names)
+    with pytest.raises(ConfigError, match="fewer layers"):
+        build("adapters.lora", {"top_layers": 4}).convert({"base": base}, None, {})
+
+
 MUTATIONS = [
     ("src/tutelage/adapters/lora.py", "lora_alpha=self.alpha", "lora_alpha=2 * self.alpha"),
     ("src/tutelage/adapters/lora.py", 'int(inputs.get("seed", self.seed))', "0"),

@@ -62,7 +62,7 @@ class Qlora(Adapter):
 
         quantised = rebuilt(base, frozen_view(base.module), base.name)
         _quantise(quantised.module, bitsandbytes, self.double_quantise, base.device, base.dtype)
-        lora = Lora(**{name: getattr(self, name) for name in Lora.model_fields})
+        lora = Lora(**{name: getattr(self, name) for name in Lora.model_fields if name in type(self).model_fields})
         found = lora.convert({"base": quantised}, dataset, inputs)
         return rebuilt(base, found.module, f"{base.name}+qlora")
 

@@ -12,7 +12,7 @@ isolated per document, a layer that is not run in order, and a model for which a
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
@@ -47,7 +47,7 @@ class _Skipped(nn.Module):
 class FrozenPrefix:
     """The states of the first trained layer by document. `served`: tokens whose frozen layers were not run."""
 
-    def __init__(self, layers: str, depth: int, frozen: list[Tensor]) -> None:
+    def __init__(self, layers: str, depth: int, frozen: Sequence[Tensor]) -> None:
         self.layers, self.depth = layers, depth
         self.served = 0
         self._frozen = frozen
@@ -135,7 +135,7 @@ class FrozenPrefix:
             hook.remove()
 
     def _write(self, key: bytes, states: Tensor) -> None:
-        data = states.contiguous().view(torch.uint8).numpy()
+        data: Any = states.contiguous().view(torch.uint8).numpy()
         if self._size + data.nbytes > self._most:
             return
         try:

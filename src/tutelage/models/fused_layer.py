@@ -49,6 +49,7 @@ class _Plan(NamedTuple):
     eps: tuple[float, float]
     width: int  # of one head
     scale: float
+    own: Any  # the library's forward function of the layer
 
 
 class _Layer(torch.autograd.Function):
@@ -120,14 +121,14 @@ class _Layer(torch.autograd.Function):
 
 def _unpack(plan: _Plan, tensors: Sequence[Any]) -> tuple[Tensor, Tensor, list[Linear]]:
     at = range(2, len(tensors), 4)
-    return tensors[0], tensors[1], [Linear(*tensors[i : i + 4], scale) for i, scale in zip(at, plan.scales)]
+    return tensors[0], tensors[1], [Linear._make((*tensors[i : i + 4], s)) for i, s in zip(at, plan.scales)]
 
 
 def _library_backward(
     plan: _Plan, x: Tensor, tensors: Sequence[Any], needs: Sequence[bool], grad: Tensor
 ) -> tuple[Any, ...]:
     """The same gradients through the library's layer, as parts of a graph."""
-    y = super(_Fused, plan.layer).forward(x, **plan.given)
+    y = plan.own(plan.layer, x, **plan.given)
     inputs = [t for t, need in zip((x, None, None, None, *tensors), needs) if need]
     found = iter(torch.autograd.grad(y, inputs, grad, create_graph=True, allow_unused=True))
     return tuple(next(found) if need else None for need in needs)
@@ -198,7 +199,7 @@ def _gradients(
     wanted: Sequence[bool],
     onto: Tensor | None = None,
     for_input: bool = True,
-) -> tuple[Tensor | None, ...]:
+) -> tuple[Any, ...]:
     """Gradients of (x, on top of `onto` and into it; W; bias; A; B) from that of the product."""
     of_x = None
     if for_input:
@@ -296,7 +297,7 @@ class _Fused(nn.Module):
             if hidden_states.dtype != own and not torch.is_grad_enabled():
                 hidden_states = hidden_states.to(own)
                 kwargs["position_embeddings"] = tuple(t.to(own) for t in kwargs["position_embeddings"])
-            return super().forward(hidden_states, **kwargs)  # type: ignore[no-any-return]
+            return super().forward(hidden_states, **kwargs)
         plan, tensors = found
         cos, sin = (t.reshape(-1, 1, plan.width) for t in kwargs["position_embeddings"])
         if not torch.is_grad_enabled():
@@ -310,7 +311,7 @@ class _Fused(nn.Module):
         rope, layout = given.get("position_embeddings"), getattr(given.get("attention_mask"), "plan", None)
         if rope is None or layout is None or given.get("past_key_values") is not None:
             return None
-        if torch._C._are_functorch_transforms_active():
+        if torch._C._are_functorch_transforms_active() or x.dtype == torch.float64:
             return None
         if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or layout.back.device != x.device:
             return None
@@ -337,7 +338,8 @@ class _Fused(nn.Module):
             return None
         eps = (norms[0].variance_epsilon, norms[1].variance_epsilon)
         scales = tuple(linear.scale for linear in linears)
-        plan = _Plan(self, given, layout, scales, eps, core.head_dim, core.scaling)
+        library: Any = type(self).__mro__[2]
+        plan = _Plan(self, given, layout, scales, eps, core.head_dim, core.scaling, library.forward)
         return plan, [norms[0].weight, norms[1].weight, *(t for linear in linears for t in linear[:4])]
 
 
@@ -373,18 +375,20 @@ def _fused_class(cls: type) -> type:
 def float_states(base: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """The inputs of a forward pass without gradients, with float32 embeddings in the tokens' place where the
     layers are of the plan: positions and states are then float32 all the way."""
-    layers = getattr(base.base_model, "layers", None)
+    layers, table = getattr(base.base_model, "layers", None), base.get_input_embeddings()
     packed = getattr(inputs["attention_mask"], "plan", None) is not None
     if torch.is_grad_enabled() or not packed or not layers or not all(isinstance(m, _Fused) for m in layers):
         return inputs
+    if table.weight.dtype not in (torch.bfloat16, torch.float16):
+        return inputs
     rest = {name: value for name, value in inputs.items() if name != "input_ids"}
-    return {**rest, "inputs_embeds": base.get_input_embeddings()(inputs["input_ids"]).float()}
+    return {**rest, "inputs_embeds": table(inputs["input_ids"]).float()}
 
 
 @contextmanager
 def fused_layers(module: nn.Module) -> Iterator[int]:
     """Layers of the plan compute as above while the block lasts; gives how many there are."""
-    layers = [
+    layers: list[tuple[Any, Any]] = [
         (m, type(m))
         for m in module.modules()
         if type(m).__module__ in PLANS and type(m).__name__.endswith("DecoderLayer")
