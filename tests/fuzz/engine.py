@@ -68,14 +68,14 @@ class Case:
 
     @property
     def file(self) -> str:
-        """Its name in the corpus."""
+        """Its name in the corpus; the suffix keeps tools from taking it for what it pretends to be."""
         digest = hashlib.blake2b(self.data, digest_size=4).hexdigest()
-        return f"{self.layout}--{digest}--{self.member.replace('/', '+')}"
+        return f"{self.layout}--{digest}--{self.member.replace('/', '+')}.case"
 
     @classmethod
     def of(cls, file: Path) -> "Case":
         """The case that a file of the corpus holds."""
-        layout, _, member = file.name.split("--", 2)
+        layout, _, member = file.name.removesuffix(".case").split("--", 2)
         return cls(layout, member.replace("+", "/"), file.read_bytes())
 
 

@@ -21,9 +21,7 @@ def show_run(result: "RunResult", as_json: bool) -> None:
     for gate in result.gates:
         arm = f" [{gate['arm']}]" if gate.get("arm") else ""
         say(f"gate {gate['name']}{arm}: {'passed' if gate['passed'] else 'FAILED'}; {gate['reason']}")
-    say(
-        f"\nrun {result.run_id}: {result.status}. `tutelage report --workspace {result.workspace}` writes it up."
-    )
+    say(f"\nrun {result.run_id}: {result.status}. `tutelage report --workspace {result.workspace}` writes it up.")
 
 
 def step_lines(result: "RunResult") -> list[str]:

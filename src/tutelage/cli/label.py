@@ -168,9 +168,7 @@ def _report(path: Path, as_json: bool) -> None:
     for pair in found["pairs"]:
         if pair["items"]:
             names = " and ".join(pair["annotators"])
-            say(
-                f"  {names}: agree on {pair['agreement']:.1%} of {pair['items']}; {_kappa(pair['kappa'])}"
-            )
+            say(f"  {names}: agree on {pair['agreement']:.1%} of {pair['items']}; {_kappa(pair['kappa'])}")
     if len(found["annotators"]) > 2 and found["answered_by_several"]:
         say(f"  all: Krippendorff's alpha {_number(found['alpha'])}")
     if found["disagreements"]:

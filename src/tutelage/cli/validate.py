@@ -1,6 +1,5 @@
 """`tutelage validate`: check a recipe whole, without running anything."""
 
-
 from tutelage.cli._options import (
     AllowOutside,
     AsJson,
@@ -28,8 +27,6 @@ def validate_command(
     if as_json:
         print_json({"valid": True, "recipe": found.flat(), "notes": notes})
     else:
-        say(
-            f"{recipe}: valid; {len(found.steps)} steps, {len(found.arms)} arms, {len(found.sources)} sources"
-        )
+        say(f"{recipe}: valid; {len(found.steps)} steps, {len(found.arms)} arms, {len(found.sources)} sources")
         for line in notes:
             note(f"note: {line}")

@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise InputError(
                     "not a line of JSON",
                     where=f"{path}, line {number}",
-                    found=f"{error.msg} at column {error.colno}" if hasattr(error, "colno") else error,
+                    found=f"{error.msg} at column {error.colno}" if isinstance(error, JSONDecodeError) else error,
                     remedy="the last line of a run that was cut off is often torn: remove it, or run again",
                 ) from None
             if not isinstance(row, dict):
