@@ -2,7 +2,7 @@
 
 import pytest
 
-from tutelage.core.errors import InputError
+from tutelage.core.errors import InputError, StoreError
 from tutelage.runs import Recipe, made, paths, run
 from tutelage.runs.ledger import Ledger
 from tutelage.runs.paths import source_path
@@ -79,6 +79,11 @@ def test_a_model_and_its_kept_checkpoints(bed, monkeypatch):
     folders = {"0.5": str(kept), "1.0": str(bed.folder / "gone")}
     monkeypatch.setattr(made.payload, "load_fit", lambda folder: {"kept": folders})
     assert made.made_path("run:bed/trained:.5", bed.folder, "model") == kept
+    (kept / "COMPLETE").write_text('{"weights": "a hash"}')
+    (kept / "weights").write_text("others")
+    with pytest.raises(StoreError, match="kept copy of a model is damaged"):
+        made.made_path("run:bed/trained:.5", bed.folder, "model")
+    (kept / "COMPLETE").unlink()
     for share, found in (("0.25", "0.5"), ("1", "cleared away")):
         with pytest.raises(InputError, match="not kept") as caught:
             made.made_path(f"run:bed/trained:{share}", bed.folder, "model")

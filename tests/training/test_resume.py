@@ -13,7 +13,7 @@ import torch
 from toy import training_bed as bed
 from toy.training_bed import Stop, model, same, stop_at, train, weights
 from tutelage.core.discovery import build
-from tutelage.core.errors import Interrupted, TrainingError
+from tutelage.core.errors import Interrupted, StoreError, TrainingError
 from tutelage.training import _checkpoint, _consumed
 
 MUTATIONS = [
@@ -29,6 +29,7 @@ MUTATIONS = [
     ),
     ("src/tutelage/training/_checkpoint.py", "if is_complete(path)), None)", "if path.is_dir()), None)"),
     ("src/tutelage/training/_consumed.py", "self._file.truncate(position)", "pass"),
+    ("src/tutelage/training/_checkpoint.py", "if broken is not None:", "if False:"),
     ("src/tutelage/training/_consumed.py", "if digest not in (None, self.digest):", "if False:"),
     ("src/tutelage/training/_checkpoint.py", "            _sync(building / name)\n", "            pass\n"),
     ("src/tutelage/training/_checkpoint.py", "        _sync(building / MARKER)\n", ""),
@@ -280,6 +281,8 @@ def test_evaluated_copies_are_kept_and_load(tmp_path):
         parameter.requires_grad_("lora_" in name)
     record = train(lm, checkpoint_dir=tmp_path, settings={"keep_at": (0.25, 0.5, 1.0)})
     assert list(record.kept) == ["0.25", "0.5", "1"]
+    for folder in record.kept.values():
+        _checkpoint.check_kept(Path(folder))
     sizes = [sum(f.stat().st_size for f in Path(p).glob("*.safetensors")) for p in record.kept.values()]
     assert max(sizes) < 20_000, "the adapter alone is kept"
     from peft import PeftModel
@@ -287,6 +290,22 @@ def test_evaluated_copies_are_kept_and_load(tmp_path):
     again = PeftModel.from_pretrained(model("llama").module, record.kept["1"])
     mine = {n: p for n, p in lm.module.named_parameters() if "lora_" in n}
     assert mine and all(torch.equal(p, dict(again.named_parameters())[n]) for n, p in mine.items())
+
+
+def test_a_damaged_kept_copy_is_named(tmp_path):
+    folder = _checkpoint.keep_model(model("llama"), tmp_path, 3)
+    _checkpoint.check_kept(folder)
+    for name in ("model.safetensors", "config.json", _checkpoint.MARKER):
+        whole = (folder / name).read_bytes()
+        for content in (whole[:-1], whole[:40] + bytes([whole[40] ^ 1]) + whole[41:], None):
+            if content is None and name == _checkpoint.MARKER:
+                continue
+            (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
+            with pytest.raises(StoreError, match="kept copy"):
+                _checkpoint.check_kept(folder)
+        (folder / name).write_bytes(whole)
+    (folder / _checkpoint.MARKER).unlink()
+    _checkpoint.check_kept(folder)
 
 
 def test_a_kept_copy_that_does_not_fit_is_an_error_and_leaves_no_half(tmp_path, monkeypatch):

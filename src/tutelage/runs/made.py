@@ -73,6 +73,9 @@ def _kept(artifact: Artifact, share: str, reference: str) -> Path:
             found=share if found is None else "a folder that was cleared away",
             remedy="name a kept share, or leave it out for the finished model",
         )
+    from tutelage.training._checkpoint import check_kept
+
+    check_kept(Path(found))
     return Path(found)
 
 

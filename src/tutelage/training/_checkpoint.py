@@ -209,17 +209,40 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
+def check_kept(folder: Path) -> None:
+    """Raise StoreError naming the first file of a kept copy that is not what was written."""
+    try:
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        broken = next((name for name, digest in marker.items() if _digest(folder / name) != digest), None)
+    except FileNotFoundError as error:
+        # Copies of earlier versions have no hashes.
+        broken = None if error.filename == str(folder / MARKER) else Path(error.filename).name
+    except (OSError, ValueError, AttributeError):
+        broken = MARKER
+    if broken is not None:
+        raise StoreError(
+            "a kept copy of a model is damaged",
+            where=folder / broken,
+            expected="the file as it was written",
+            found="another content",
+            remedy="use another kept share or the finished model; its training has to run again to keep it again",
+        )
+
+
 def keep_model(model: Any, folder: Path, step: int) -> Path:
-    """A loadable copy of the model (its adapter alone where it has one) as `folder/step-...`, whole or absent."""
+    """A loadable copy of the model (its adapter alone where it has one) as `folder/step-...`, whole or absent; the
+    hashes of its files stand beside them."""
     target = folder / f"step-{step:08d}"
     building = folder / f"{_BUILDING}{target.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(building, ignore_errors=True)
         model.save(building)
-        for file in building.rglob("*"):
-            if file.is_file():
-                _sync(file)
+        files = [file for file in sorted(building.rglob("*")) if file.is_file()]
+        marker = {file.relative_to(building).as_posix(): _digest(file) for file in files}
+        (building / MARKER).write_text(json.dumps(marker), encoding="utf-8")
+        for file in (*files, building / MARKER):
+            _sync(file)
         shutil.rmtree(target, ignore_errors=True)
         building.rename(target)
     except (OSError, StoreError) as error:
