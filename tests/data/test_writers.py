@@ -37,6 +37,8 @@ PROOF = {
     "data.write.text_folder": ["consistent"],
 }
 MUTATIONS = [
+    ("src/tutelage/data/write/csv.py", "if formula and self.for_spreadsheets else cell", "if False else cell"),
+    ("src/tutelage/data/write/csv.py", "isinstance(value, str) and cell.startswith", "cell.startswith"),
     ("src/tutelage/data/write/jsonl.py", ".encode() + b", '.encode("latin-1", "replace") + b'),
     ("src/tutelage/data/write/jsonl.py", 'b"\\n\\t\\r"', 'b"\\n\\t\\r\\0"'),
     ("src/tutelage/data/write/jsonl.py", '(b"\\t", rb"\\t"), ', ""),
@@ -225,6 +227,23 @@ def test_sidecars_and_missing_columns_are_written(tmp_path):
 
 
 # -- text folders ---------------------------------------------------------------------------------------------
+
+
+FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://evil")', "＝1"]
+
+
+def test_formulas_in_csv(tmp_path):
+    """CSV for programs is exact; for spreadsheets a cell that one of them would compute gets an apostrophe."""
+    data = Dataset.from_rows(
+        [{"id": str(n), "text": text, "n": -n} for n, text in enumerate([*FORMULAS, "plain - text"])]
+    )
+    Csv().write(data, str(tmp_path / "exact.csv"))
+    exact = ReadCsv().read(str(tmp_path / "exact.csv"))
+    assert exact.column("text").to_pylist() == [*FORMULAS, "plain - text"]
+    Csv(for_spreadsheets=True).write(data, str(tmp_path / "shown.csv"))
+    shown = ReadCsv().read(str(tmp_path / "shown.csv"))
+    assert shown.column("text").to_pylist() == [*(f"'{text}" for text in FORMULAS), "plain - text"]
+    assert shown.column("n").to_pylist() == exact.column("n").to_pylist() == [-n for n in range(9)]
 
 
 def test_text_folder_reads_back(tmp_path):

@@ -90,7 +90,7 @@ CASES: dict[str, list[str]] = {
         "runs/test_labelling_page.py::test_texts_do_nothing",
     ],
     "who may use the label page": ["runs/test_labelling.py::test_without_the_token_nothing_is_told"],
-    "formulas in CSV": [f"{PATHS}::test_formulas_in_csv"],
+    "formulas in CSV": ["data/test_writers.py::test_formulas_in_csv"],
     "a model folder with code of its own": [
         "models/test_load.py::test_code_of_a_model_never_runs_unasked",
         "cli/test_allow_remote_code.py::test_a_recipe_permits_it_and_what_it_trained_loads_again",

@@ -33,7 +33,6 @@ MUTATIONS = [
     ("src/tutelage/data/read/csv.py", "                if size > largest:\n", "                if False:\n"),
     ("src/tutelage/data/read/documents.py", "    if size > LARGEST_PACKAGE:\n", "    if False:\n"),
     ("src/tutelage/data/read/hf_dataset.py", "            batch.validate(full=True)\n", ""),
-    ("src/tutelage/data/write/csv.py", "if formula and self.for_spreadsheets else cell", "if False else cell"),
 ]
 SECRET = "the secret of another folder"
 ROWS = [{"id": str(n), "text": f"text {n}"} for n in range(3)]
@@ -275,23 +274,7 @@ def test_a_small_file_that_becomes_a_large_record(tmp_path, monkeypatch, name, s
         assert build(reader).read(str(file)).num_rows == 200_000
 
 
-# -- spreadsheets -------------------------------------------------------------------------------------------------
-
-FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://evil")', "＝1"]
-
-
-def test_formulas_in_csv(tmp_path):
-    """CSV for programs is exact; for spreadsheets a cell that one of them would compute gets an apostrophe."""
-    data = Dataset.from_rows(
-        [{"id": str(n), "text": text, "n": -n} for n, text in enumerate([*FORMULAS, "plain - text"])]
-    )
-    build("data.write.csv").write(data, str(tmp_path / "exact.csv"))
-    exact = build("data.read.csv").read(str(tmp_path / "exact.csv"))
-    assert exact.column("text").to_pylist() == [*FORMULAS, "plain - text"]
-    build("data.write.csv", {"for_spreadsheets": True}).write(data, str(tmp_path / "shown.csv"))
-    shown = build("data.read.csv").read(str(tmp_path / "shown.csv"))
-    assert shown.column("text").to_pylist() == [*(f"'{text}" for text in FORMULAS), "plain - text"]
-    assert shown.column("n").to_pylist() == exact.column("n").to_pylist() == [-n for n in range(9)]
+# -- values ------------------------------------------------------------------------------------------------------
 
 
 def test_a_table_of_parquet_that_is_not_its_own_text(tmp_path):
