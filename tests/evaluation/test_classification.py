@@ -12,6 +12,7 @@ from tutelage.models.toy import tiny_causal_lm
 
 PROOF = {"evaluation.classification": ["consistent", "verified"]}
 MUTATIONS = [
+    ("src/tutelage/evaluation/classification.py", "        require_gold(row, where)\n", ""),
     ("src/tutelage/evaluation/_classes.py", "if source != GOLD:", "if False:"),
     (
         "src/tutelage/evaluation/_classes.py",

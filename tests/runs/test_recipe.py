@@ -120,6 +120,7 @@ def test_a_good_recipe_loads_and_goes_round(bed):
         ("pool: {path: pool.jsonl}", "pool: {}", "needs `path`"),
         ("pool: {path: pool.jsonl}", "pool: {path: pool.jsonl, lmit: 3}", "limit"),
         ('base: {load: "0.0"}', 'base: {load: "0.0", dtpe: x}', "dtype"),
+        ('base: {load: "0.0"}', 'base: {load: "0.0", engine: steam}', "'torch' or 'openvino'"),
         ('base: {load: "0.0"}', 'base: {load: "https://api.example.com/v1"}', "allow_remote"),
         ("name: good", "name: good\nname: again", "given twice"),
         ("name: good", "name: good\nrequire_version: 99", "99"),
