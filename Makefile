@@ -32,6 +32,7 @@ lint: $(READY)
 	$(BIN)/python tools/mutate.py --check
 	$(BIN)/python tools/status.py --check
 	$(BIN)/python tools/method_pages.py --check
+	$(BIN)/python tools/speed.py --check
 
 types: $(READY)
 	$(BIN)/mypy

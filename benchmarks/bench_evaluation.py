@@ -95,21 +95,38 @@ def tasks() -> dict[str, Any]:
         return {"skipped": "the model is not there: tutelage fetch smollm2"}
     if not SHARED.is_dir():
         return {"skipped": f"the data sets are not there: {SHARED.name}"}
-    rows = []
-    for dtype in ("float32", "bfloat16"):
+    rows: list[dict[str, Any]] = []
+    exact: dict[str, dict[str, list[float]]] = {}
+    for dtype in ("float64", "float32", "bfloat16"):
         with tempfile.TemporaryDirectory() as folder:
-            rows += measured(Path(folder), dtype)
-    return {"tasks": rows}
+            rows += measured(Path(folder), dtype, exact)
+    proof = [row for row in rows if row["dtype"] == "float64"]
+    equal = sum(row["largest_difference"] <= 1e-4 and row["accuracies_equal"] for row in proof)
+    return {"tasks": rows, "equal_within_1e-4_in_float64": f"{equal} of {len(proof)}"}
+
+
+def choice() -> dict[str, Any]:
+    """The options of one real task, zero-shot and five-shot, in bfloat16."""
+    from benchmarks.choosing.material import SHARED
+    from benchmarks.proof.choice import measured
+    from tutelage.core.errors import ModelError
+    from tutelage.models.fetch import packaged
+
+    try:
+        packaged("smollm2")
+    except ModelError:
+        return {"skipped": "the model is not there: tutelage fetch smollm2"}
+    return measured() if SHARED.is_dir() else {"skipped": f"the data sets are not there: {SHARED.name}"}
 
 
 def bench() -> dict[str, Any]:
-    """For `python -m benchmarks`: a small untrained model in float32, so that nothing must be fetched; then whole
-    tasks on a real one. `SECTIONS=tasks` leaves what is measured of the small model as it was."""
+    """For `python -m benchmarks`: `small`, an untrained model in float32, so that nothing must be fetched;
+    `choice`, the speed on a real one; `tasks`, whole task files. `SECTIONS="choice tasks"` measures these and
+    leaves the others as they were."""
     before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    if os.environ.get("SECTIONS") == "tasks":
-        kept = ("benchmark", "seconds", "model", "dtype", "items", "options", "ratio", "largest_difference")
-        return {**{name: before[name] for name in kept if name in before}, "task_files": tasks()}
-    return {**small(), "task_files": tasks()}
+    parts = {"small": small, "choice": choice, "tasks": tasks}
+    asked = os.environ.get("SECTIONS", "").split() or list(parts)
+    return {name: part() if name in asked else before.get(name, {}) for name, part in parts.items()}
 
 
 def small() -> dict[str, Any]:

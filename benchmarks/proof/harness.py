@@ -1,15 +1,17 @@
 """Task files of lm-evaluation-harness on real items and a real model: are our numbers its numbers, and how fast?
 
-Five tasks, each a YAML that both sides read, on the first items of public sets; SmolLM2 in float32, where
-log-likelihoods must agree to 1e-4 and accuracies exactly, and in bfloat16, where the order of sums alone moves the
-third digit. Seconds are of the whole call, ours and theirs in turn, one after the other on the same machine.
+Five tasks, each a YAML that both sides read, on the first items of public sets. In float64 on both sides (a few
+items: it is slow) log-likelihoods must agree to 1e-4 and accuracies exactly, which proves that prompts, tokens and
+sums are the same; the norms of the model stay in float32 there. In float32 and bfloat16 the sides may differ by
+their rounding: `off` is how far each lies from the float64 figures of the same items. Seconds are of the whole
+call, ours and theirs in turn.
 """
 
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import yaml
 
 from benchmarks.choosing.material import SHARED
 
+FEW = 3  # items of each task in float64
 METRICS = [{"metric": "acc"}, {"metric": "acc_norm"}]
 # Name -> (file, number of items, what the YAML says besides).
 TASKS: dict[str, tuple[str, int, dict[str, Any]]] = {
@@ -71,9 +74,9 @@ def rows_of(name: str, count: int, skip: int = 0) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[skip : skip + count]]
 
 
-def written(folder: Path) -> Iterator[tuple[str, Path]]:
+def written(folder: Path, tasks: Mapping[str, tuple[str, int, dict[str, Any]]]) -> Iterator[tuple[str, Path]]:
     """Every task's YAML and rows in `folder`: (name, file)."""
-    for name, (source, count, fields) in TASKS.items():
+    for name, (source, count, fields) in tasks.items():
         files = {"test": f"{name}-test.jsonl", "train": f"{name}-train.jsonl"}
         for split, rows in (("test", rows_of(source, count)), ("train", rows_of(source, 20, count))):
             text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -92,8 +95,9 @@ def written(folder: Path) -> Iterator[tuple[str, Path]]:
         yield name, folder / f"{name}.yaml"
 
 
-def measured(folder: Path, dtype: str) -> list[dict[str, Any]]:
-    """Each task once by us and once by the harness."""
+def measured(folder: Path, dtype: str, exact: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
+    """Each task once by us and once by the harness. `exact` gets each side's float64 log-likelihoods, by task, and
+    the other precisions are compared with them."""
     os.environ |= {"HF_HOME": str(folder), "HF_DATASETS_CACHE": str(folder / "data"), "HF_HUB_OFFLINE": "1"}
     import lm_eval
     from lm_eval.models.huggingface import HFLM
@@ -103,13 +107,17 @@ def measured(folder: Path, dtype: str) -> list[dict[str, Any]]:
     from tutelage.models.load import load_model
 
     logging.disable(logging.WARNING)
-    model = load_model("smollm2", dtype=dtype)
+    model: Any = load_model("smollm2", dtype="float32" if dtype == "float64" else dtype)
+    tasks = TASKS
+    if dtype == "float64":
+        model = model.around(model.module.double())
+        tasks = {name: (source, FEW, fields) for name, (source, _, fields) in TASKS.items()}
     module = model.copy().module
     module.set_attn_implementation("sdpa")
     outside = HFLM(pretrained=module, tokenizer=model.tokenizer, batch_size=16, device="cpu")
     manager = TaskManager(include_defaults=False)
     found = []
-    for number, (name, file) in enumerate(written(folder)):
+    for number, (name, file) in enumerate(written(folder, tasks)):
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
         files = config["dataset_kwargs"]["data_files"]
         config["dataset_kwargs"]["data_files"] = {split: str(folder / path) for split, path in files.items()}
@@ -127,31 +135,40 @@ def measured(folder: Path, dtype: str) -> list[dict[str, Any]]:
             start = time.perf_counter()
             got[side] = function()
             seconds[side] = round(time.perf_counter() - start, 2)
-        found.append(
-            {"task": name, "dtype": dtype, **compared(name, got["ours"], got["lm_eval"]), "seconds": seconds}
-        )
+        sums = log_likelihoods(name, got["ours"], got["lm_eval"])
+        entry = {"task": name, "dtype": dtype, **compared(name, got["ours"], got["lm_eval"], sums)}
+        if dtype == "float64":
+            exact[name] = sums
+        elif name in exact:
+            truth = exact[name]["ours"]
+            gaps = {side: max(abs(a - b) for a, b in zip(values, truth)) for side, values in sums.items()}
+            entry["off"] = {side: float(f"{gap:.3g}") for side, gap in gaps.items()}
+        found.append({**entry, "seconds": seconds})
         found[-1]["ratio"] = round(seconds["ours"] / seconds["lm_eval"], 3)
     logging.disable(logging.NOTSET)
     return found
 
 
-def compared(name: str, ours: Any, theirs: dict[str, Any]) -> dict[str, Any]:
-    """Largest difference of log-likelihoods, and whether every accuracy is the same number."""
-    samples, results = theirs["samples"][name], theirs["results"][name]
-    rows = ours.items.table.to_pylist()
+def log_likelihoods(name: str, ours: Any, theirs: dict[str, Any]) -> dict[str, list[float]]:
+    """Each side's log-likelihoods of every option of every item, in order."""
+    rows, samples = ours.items.table.to_pylist(), theirs["samples"][name]
     assert len(rows) == len(samples)
-    gaps = []
-    for row, sample in zip(rows, samples, strict=True):
-        lls = [float(response[0][0]) for response in sample["resps"]]
-        own = row["choice_ll"] if row.get("choice_ll") else [-row["score"]]
-        gaps += [abs(a - b) for a, b in zip(own, lls)]
+    return {
+        "ours": [value for row in rows for value in (row.get("choice_ll") or [-row["score"]])],
+        "lm_eval": [float(response[0][0]) for sample in samples for response in sample["resps"]],
+    }
+
+
+def compared(name: str, ours: Any, theirs: dict[str, Any], sums: dict[str, list[float]]) -> dict[str, Any]:
+    """Largest difference of log-likelihoods, and whether every accuracy is the same number."""
+    results = theirs["results"][name]
     accuracies = {
         metric: results[f"{metric},none"] for metric in ("acc", "acc_norm") if f"{metric},none" in results
     }
     same = all(ours.extra.get(metric, ours.estimate) == value for metric, value in accuracies.items())
     return {
-        "items": len(rows),
-        "largest_difference": float(f"{max(gaps):.3g}"),
+        "items": len(theirs["samples"][name]),
+        "largest_difference": float(f"{max(abs(a - b) for a, b in zip(*sums.values(), strict=True)):.3g}"),
         "accuracies": accuracies,
         "accuracies_equal": same,
     }
