@@ -15,7 +15,7 @@ MUTATIONS = [
         "    except (TypeError, ValueError) as error:",
         "    except KeyError as error:",
     ),
-    ("src/tutelage/data/read/_types.py", "_deeper(value, MOST_LEVELS)", "False"),
+    ("src/tutelage/data/read/_types.py", "deeper(value, MOST_LEVELS)", "False"),
     ("src/tutelage/data/read/_types.py", '_whole(key, f"a key of column {place!r}")', "pass"),
     (
         "src/tutelage/data/read/_tables.py",

@@ -50,7 +50,7 @@ class TutelageError(Exception):
             "where": None if self.where is None else _clip(self.where),
             "expected": None if self.expected is None else _clip(self.expected),
             "found": None if self.found is None else _clip(self.found),
-            "remedy": self.remedy,
+            "remedy": None if self.remedy is None else _clip(self.remedy),
             "exit_code": self.exit_code,
         }
 

@@ -7,6 +7,9 @@ program itself is at that moment.
 import json
 from typing import Any
 
+# Of values that become columns; Arrow's own formats stop at 64.
+MOST_LEVELS = 50
+
 
 def loads(text: str | bytes | bytearray) -> Any:
     """`json.loads`; raises ValueError for whatever is not JSON, not UTF-8, or nested too deeply."""
@@ -14,3 +17,11 @@ def loads(text: str | bytes | bytearray) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects lie more than so many levels within each other."""
+    if not isinstance(value, list | dict):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(deeper(item, levels - 1) for item in inner)

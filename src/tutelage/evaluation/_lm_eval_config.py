@@ -112,9 +112,12 @@ class LmEvalConfig(_Strict):
 
 def contained(path: str | Path, root: Path, base: Path, what: str) -> Path:
     """`path` resolved below `base`, else below `root`; leaving `root` (also through a link) is an error."""
-    if not isinstance(path, str | Path) or "\0" in str(path):
-        raise InputError(f"{what} is not named", where=base, expected="the name of a file", found=repr(path)[:80])
-    candidates = [(folder / path).resolve() for folder in (base, root)]
+    try:
+        candidates = [(folder / path).resolve() for folder in (base, root)]
+    except (TypeError, ValueError, OSError):  # no text, or text that no file can be called
+        raise InputError(
+            f"{what} is not named", where=base, expected="the name of a file", found=repr(path)[:80]
+        ) from None
     found = next((file for file in candidates if file.exists()), candidates[-1])
     if not found.is_relative_to(root.resolve()):
         raise InputError(
@@ -271,6 +274,13 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             raise InputError("a line is not JSON", where=f"{file}:{number or 1}", found=str(error)) from None
         rows += found if number == 0 else [found]
     for number, row in enumerate(rows, 1):
+        if json_text.deeper(row, json_text.MOST_LEVELS):
+            raise InputError(
+                "a row is nested too deeply",
+                where=f"{file}, row {number}",
+                expected=f"at most {json_text.MOST_LEVELS} levels",
+                found="more",
+            )
         if not isinstance(row, dict):
             raise InputError(
                 "a row is not an object", where=f"{file}, row {number}", expected="{...}", found=repr(row)

@@ -173,6 +173,10 @@ def apply_filters(steps: Sequence[dict[str, Any]], outputs: Sequence[str], where
     """One answer out of the repeated outputs of an item, and whether every regex found something."""
     found: list[str] = list(outputs)
     parsed = True
+    if not isinstance(steps, Sequence) or isinstance(steps, str):
+        raise ConfigError(
+            "a filter is not a list of steps", where=where, expected="a list", found=repr(steps)[:80]
+        )
     for step in steps:
         if not isinstance(step, dict):
             raise ConfigError(

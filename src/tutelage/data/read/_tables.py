@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 
 from tutelage.core.errors import InputError
-from tutelage.data.read._types import MOST_LEVELS, too_deep
+from tutelage.core.json_text import MOST_LEVELS
+from tutelage.data.read._types import too_deep
 
 
 def plain_types(table: pa.Table) -> pa.Table:

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tutelage.core.errors import InputError
+from tutelage.core.json_text import MOST_LEVELS, deeper
 
 Kind = Any
 _EXACT = 2**53
-# Arrow's own formats stop at 64.
-MOST_LEVELS = 50
 
 
 class ColumnTypes:
@@ -32,7 +31,7 @@ class ColumnTypes:
                 _whole(name, "the name of a column")
             if value is None:
                 continue
-            if isinstance(value, list | dict) and _deeper(value, MOST_LEVELS):
+            if isinstance(value, list | dict) and deeper(value, MOST_LEVELS):
                 raise too_deep(name)
             known = self._kinds.get(name)
             if known == "text" and type(value) is str and value.isascii():
@@ -53,14 +52,6 @@ class ColumnTypes:
             return False
         self._kinds.update(dict.fromkeys(names, "text"))
         return True
-
-
-def _deeper(value: Any, levels: int) -> bool:
-    """Whether lists and objects lie more than so many levels within each other."""
-    if not isinstance(value, list | dict):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_deeper(item, levels - 1) for item in inner)
 
 
 def too_deep(name: str) -> InputError:
