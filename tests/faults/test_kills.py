@@ -28,10 +28,12 @@ def test_sigkill_at_drawn_moments(bed, undisturbed, pytestconfig, record_propert
         # The short form leaves comparisons to the long one.
         recipe = "compared" if kills >= 20 and turn % COMPARED_EVERY == COMPARED_EVERY - 1 else "plain"
         _, moments, expected = undisturbed(recipe)
-        phase = PHASES[turn % len(PHASES)]
+        # A comparison leaves out the step that writes a file.
+        phases = [phase for phase in PHASES if any(moment[0] == phase for moment in moments)]
+        phase = phases[turn % len(phases)]
         again = draw.random() < 0.5
         faults = (
-            [_drawn(draw, phase, moments), _drawn(draw, draw.choice(PHASES), moments)]
+            [_drawn(draw, phase, moments), _drawn(draw, draw.choice(phases), moments)]
             if turn % 2
             else [_drawn(draw, phase, moments)]
         )
