@@ -126,7 +126,10 @@ def test_left_out_where_it_cannot_be_the_same():
     assert inside(top()) is not None and frozen_depth(top()) == 3
     assert inside(top("full")) is not None
     assert inside(top(count=4)) is None
-    assert inside(top("full", arch="gpt2")) is None, "dropout"
+    lm = top("full", arch="gpt2")
+    random = torch.get_rng_state()
+    assert inside(lm) is None, "dropout"
+    assert torch.equal(torch.get_rng_state(), random), "no trial that draws"
     lm = top()
     lm.use_isolation("mask")
     assert inside(lm) is None
