@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tutelage.core.errors import InputError, ModelError
-from tutelage.models import scoring
+from tutelage.models import attention, scoring
 from tutelage.models.encode import encode_prompt
 from tutelage.models.scoring import windows
 from tutelage.models.toy import tiny_causal_lm
@@ -135,6 +135,33 @@ def test_loglikelihood_equals_the_plain_module(arch, isolation):
         nll = reference_nll(model, before + after)[len(before) - 1 :]
         assert found.sum == pytest.approx(-nll.sum(), abs=2e-4)
         assert found.n_tokens == len(after)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("limit", [60, 1000], ids=["laid out anew", "once"])
+def test_contexts_that_begin_alike_share_it(arch, limit, monkeypatch):
+    model = tiny_causal_lm(arch)
+    with torch.no_grad():
+        model.module.get_output_embeddings().weight.mul_(10)
+    monkeypatch.setattr(scoring, "SHARED", 8)
+    monkeypatch.setattr(scoring, "SERVES", 1)
+    monkeypatch.setattr(scoring, "pack_tokens", lambda _: limit)
+    monkeypatch.setattr(attention, "SCORED", 16)
+    shots = "Question: one and one? Answer: two.\n"
+    asked = ["", "Question: two and two? Answer:", "Question: two and three, and what is four and four? Answer:"]
+    pairs = [(shots + question, option) for question in asked for option in (" four", " five or six", "")]
+    pairs += [(shots + asked[1] + " I say", " four"), *PAIRS]
+    before = model.meter.cost
+    scored = model.loglikelihood(pairs)
+    for (context, continuation), found in zip(pairs, scored):
+        ids, after = encode_prompt(model, context), model.tokenize([continuation])[0]
+        nll = reference_nll(model, ids + after)[len(ids) - 1 :]
+        assert found.sum == pytest.approx(-nll.sum(), abs=2e-4)
+    spent = model.meter.since(before).forward_flops
+    monkeypatch.setattr(scoring, "SHARED", 10_000)
+    before = model.meter.cost
+    model.loglikelihood(pairs)
+    assert spent < 0.9 * model.meter.since(before).forward_flops, "what is shared is computed once"
 
 
 def test_greedy_continuations_are_recognised(model):
@@ -325,7 +352,10 @@ def test_counts_and_fingerprint():
 
 MUTATIONS = [
     ("src/tutelage/models/scoring.py", "        done = stop\n", "        done = start + 1\n"),
-    ("src/tutelage/models/scoring.py", "n - 1 if j == 0 else at + j - 1", "at + j - 1"),
+    ("src/tutelage/models/scoring.py", "last if j == 0 else at + j - 1", "at + j - 1"),
+    ("src/tutelage/models/scoring.py", "- 1, start, n - common, 0, common)", "- 1, start, n - common)"),
+    ("src/tutelage/models/scoring.py", "both >= SHARED and", "both >= 10**6 and"),
+    ("src/tutelage/models/attention.py", "unit.start, at, *own)", "unit.start, at)"),
     (
         "src/tutelage/models/generation.py",
         "self.positions = self.positions[:, -1:] + 1",

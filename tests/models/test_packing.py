@@ -247,8 +247,8 @@ MUTATIONS = [
     ("src/tutelage/models/attention.py", ".triu(1)", ".triu(2)"),
     (
         "src/tutelage/models/attention.py",
-        "unit.length - at), unit.start, at)",
-        "unit.length - at), unit.start, 0)",
+        "unit.length - at), unit.start, at, *own)",
+        "unit.length - at), unit.start, 0, *own)",
     ),
     ("src/tutelage/models/packing.py", "trained[:1] = False", "trained[:0] = False"),
 ]

@@ -30,12 +30,20 @@ SCORED = 128
 
 @dataclass(frozen=True)
 class Unit:
-    """Queries [start, start + length) see themselves causally, and all keys of their prefix, if any."""
+    """Queries [start, start + length) see themselves causally, and all keys of their prefix, if any: those of
+    [before_start, before_start + before), then those of [prefix_start, prefix_start + prefix)."""
 
     start: int
     length: int
     prefix_start: int = 0
     prefix: int = 0
+    before_start: int = 0
+    before: int = 0
+
+    @property
+    def seen(self) -> int:
+        """How many keys the prefix has."""
+        return self.before + self.prefix
 
 
 @dataclass
@@ -114,10 +122,11 @@ def _pieces(unit: Unit) -> list[Unit]:
     """A long unit as several, each with the tokens before it as prefix; another as it is."""
     trains = torch.is_grad_enabled()
     piece, longest = (PIECE, LONG) if trains else (SCORED, SCORED)
-    if unit.prefix or unit.length <= longest or (trains and unit.length > FUSED_FROM):
+    if unit.before or (trains and unit.prefix) or unit.length <= longest or (trains and unit.length > FUSED_FROM):
         return [unit]
     cuts = range(0, unit.length, piece)
-    return [Unit(unit.start + at, min(piece, unit.length - at), unit.start, at) for at in cuts]
+    own = (unit.prefix_start, unit.prefix)
+    return [Unit(unit.start + at, min(piece, unit.length - at), unit.start, at, *own) for at in cuts]
 
 
 def even_width(length: int) -> int:
@@ -130,19 +139,19 @@ def even_width(length: int) -> int:
 def _groups(units: list[Unit]) -> list[list[Unit]]:
     """Those of one width (and prefix) together where gradients are wanted. Else sorted by length, and cut where
     padding to the longest of the group would waste more than a quarter."""
-    ordered = sorted(units, key=lambda u: (u.length, u.prefix, u.start))
+    ordered = sorted(units, key=lambda u: (u.length, u.seen, u.start))
     groups: list[list[Unit]] = []
     if torch.is_grad_enabled():
         alike: dict[tuple[int, int], list[Unit]] = {}
         for unit in ordered:
-            alike.setdefault((even_width(unit.length), unit.prefix), []).append(unit)
+            alike.setdefault((even_width(unit.length), unit.seen), []).append(unit)
         return list(alike.values())
     for unit in ordered:
         first = groups[-1][0] if groups else None
         near = first is not None and unit.length <= max(first.length * 1.25, first.length + 8)
         # What is computed in vain for the prefix of a short unit costs less than another batch of its own.
-        slack = max(16, first.prefix // 4) if first is not None and unit.length < SCORED // 2 else 16
-        near = near and first is not None and abs(unit.prefix - first.prefix) <= slack
+        slack = max(16, first.seen // 4) if first is not None and unit.length < SCORED // 2 else 16
+        near = near and first is not None and abs(unit.seen - first.seen) <= slack
         if near:
             groups[-1].append(unit)
         else:
@@ -153,24 +162,24 @@ def _groups(units: list[Unit]) -> list[list[Unit]]:
 def _bucket(group: list[Unit], device: torch.device) -> _Bucket:
     width = max(u.length for u in group)
     width = even_width(width) if torch.is_grad_enabled() else width
-    prefix = max(u.prefix for u in group)
+    prefix = max(u.seen for u in group)
     queries = torch.empty(len(group), width, dtype=torch.long)
     keys = torch.zeros(len(group), prefix + width, dtype=torch.long)
     for i, unit in enumerate(group):
         own = unit.start + torch.arange(width).clamp_(max=unit.length - 1)
         queries[i] = own
         keys[i, prefix:] = own
-        if prefix:
-            keys[i, :prefix] = unit.prefix_start + torch.arange(prefix).clamp_(max=max(unit.prefix - 1, 0))
+        keys[i, : unit.before] = unit.before_start + torch.arange(unit.before)
+        keys[i, unit.before : unit.seen] = unit.prefix_start + torch.arange(unit.prefix)
     hidden = torch.ones(width, width, dtype=torch.bool).triu(1)
     if prefix:
         # Left-aligned prefixes: slots beyond a unit's own prefix are hidden from all its queries.
-        beyond = torch.arange(prefix)[None, :] >= torch.tensor([u.prefix for u in group])[:, None]
+        beyond = torch.arange(prefix)[None, :] >= torch.tensor([u.seen for u in group])[:, None]
         hidden = torch.cat([beyond[:, None, :].expand(-1, width, -1), hidden.expand(len(group), -1, -1)], dim=2)
     else:
         hidden = hidden[None]
     mask = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
-    lengths, prefixes = [u.length for u in group], [u.prefix for u in group]
+    lengths, prefixes = [u.length for u in group], [u.seen for u in group]
     return _Bucket(
         queries.to(device),
         keys.to(device),

@@ -1,12 +1,14 @@
 """Scoring with a causal model: loss of texts in windows, log-likelihoods of continuations that share a context.
 
 Texts are cut into windows, sorted by length and packed, so nothing is computed for padding. Continuations of one
-context are laid out behind a single copy of it: [context][option 1][option 2] ..., where each option attends to
-the context and to itself; the context is computed once, and the head only where a prediction is needed.
+context are laid out behind a single copy of it, and contexts that begin alike (with the same demonstrations)
+behind a single copy of that: [beginning][rest of context 1][option 1][option 2] ... [rest of context 2] ..., where
+each option attends to the beginning, to its context and to itself. The head is computed only where a prediction is
+needed.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 # Options behind one copy of a context: more are scored behind another copy.
 OPTION_TOKENS = 4096
+# Tokens that contexts must have in common to share them; what a copy of them serves may be so many times as long.
+SHARED, SERVES = 32, 4
 
 
 def pack_tokens(model: "CausalLM") -> int:
@@ -148,7 +152,7 @@ def loglikelihood(model: "CausalLM", pairs: Sequence[tuple[str, str]], joint: bo
             )
         # Too long a context loses its beginning, as in training.
         encoded.append((before[max(0, len(before) + len(after) - model.max_length) :], after))
-    strips = list(_strips(encoded, share=model.isolation == "documents"))
+    strips = list(_strips(encoded, model.isolation == "documents", pack_tokens(model)))
     sums = np.zeros(len(pairs))
     greedy = np.ones(len(pairs), dtype=bool)
     for chosen in _strip_packs(model, strips):
@@ -160,7 +164,8 @@ def loglikelihood(model: "CausalLM", pairs: Sequence[tuple[str, str]], joint: bo
     return scored
 
 
-def _strips(encoded: Sequence[tuple[list[int], list[int]]], share: bool) -> Iterator[_Strip]:
+def _strips(encoded: Sequence[tuple[list[int], list[int]]], share: bool, limit: int) -> Iterator[_Strip]:
+    """What is scored together; `limit`: tokens after which a shared beginning is laid out anew."""
     groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
     used: dict[tuple[int, ...], int] = {}
     for i, (before, after) in enumerate(encoded):
@@ -170,23 +175,65 @@ def _strips(encoded: Sequence[tuple[list[int], list[int]]], share: bool) -> Iter
         total = used.get(key, 0) + len(after)
         used[key] = total
         groups.setdefault((key, total // OPTION_TOKENS if share else i), []).append(i)
-    for (key, _), members in groups.items():
-        before = list(key)
-        n = len(before)
-        strip = _Strip(before, list(range(n)), [attention.Unit(0, n)])
-        for i in members:
-            after = encoded[i][1]
-            at = len(strip.ids)
-            # The last token of an option is only predicted, never read.
-            if len(after) > 1:
-                if share:
-                    strip.units.append(attention.Unit(at, len(after) - 1, 0, n))
-                strip.ids = strip.ids + after[:-1]
-                strip.positions += range(n, n + len(after) - 1)
-            strip.targets += [(i, n - 1 if j == 0 else at + j - 1, token) for j, token in enumerate(after)]
-        if not share:
-            strip.units = [attention.Unit(0, len(strip.ids))]
-        yield strip
+    if not share:
+        for (key, _), (i,) in groups.items():
+            after, n = encoded[i][1], len(key)
+            ids = [*key, *after[:-1]]
+            targets = [(i, n - 1 + j, token) for j, token in enumerate(after)]
+            yield _Strip(ids, list(range(len(ids))), [attention.Unit(0, len(ids))], targets)
+        return
+    contexts = [(key, [(i, encoded[i][1]) for i in members]) for (key, _), members in groups.items()]
+    for common, family in _families([key for key, _ in contexts]):
+        strip: _Strip | None = None
+        for key, options in (contexts[i] for i in family):
+            if strip is None:
+                shared = [attention.Unit(0, common)] if common else []
+                strip = _Strip(list(key[:common]), list(range(common)), shared)
+            _extend(strip, key, common, options)
+            if len(strip.ids) > max(limit, SERVES * common) or not common:
+                yield strip
+                strip = None
+        if strip is not None:
+            yield strip
+
+
+def _extend(strip: _Strip, key: Sequence[int], common: int, options: Sequence[tuple[int, list[int]]]) -> None:
+    """Lay out one context behind its shared beginning, and its options (pair, tokens) behind it."""
+    n, start = len(key), len(strip.ids)
+    strip.ids += key[common:]
+    strip.positions += range(common, n)
+    strip.units.append(attention.Unit(start, n - common, 0, common))
+    last = len(strip.ids) - 1
+    for i, after in options:
+        at = len(strip.ids)
+        # The last token of an option is only predicted, never read.
+        if len(after) > 1:
+            strip.units.append(attention.Unit(at, len(after) - 1, start, n - common, 0, common))
+            strip.ids += after[:-1]
+            strip.positions += range(n, n + len(after) - 1)
+        strip.targets += [(i, last if j == 0 else at + j - 1, token) for j, token in enumerate(after)]
+
+
+def _families(contexts: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, list[int]]]:
+    """(tokens of a common beginning, indices of the contexts that have it), each context once.
+
+    In alphabetical order a context joins the one before it where what is saved, (members - 1) * common tokens,
+    does not shrink by it. A token of every context is left to itself: the last must be there to predict from.
+    """
+    family: list[int] = []
+    common = 0
+    for i in sorted(range(len(contexts)), key=contexts.__getitem__):
+        if family:
+            shared = contexts[family[0]][:common]
+            both = next((j for j, (a, b) in enumerate(zip(shared, contexts[i])) if a != b), common)
+            if both >= SHARED and len(family) * both >= (len(family) - 1) * common:
+                family.append(i)
+                common = both
+                continue
+            yield common if len(family) > 1 else 0, family
+        family, common = [i], len(contexts[i]) - 1
+    if family:
+        yield common if len(family) > 1 else 0, family
 
 
 def _strip_packs(model: "CausalLM", strips: Sequence[_Strip]) -> Iterator[list[_Strip]]:
@@ -217,7 +264,15 @@ def _score_strips(model: "CausalLM", strips: Sequence[_Strip]) -> tuple[np.ndarr
         if model.isolation == "padding":
             start = row * width
         batch.position_ids.view(-1)[start : start + len(strip.ids)] = torch.tensor(strip.positions)
-        units += [attention.Unit(start + u.start, u.length, start + u.prefix_start, u.prefix) for u in strip.units]
+        units += [
+            replace(
+                u,
+                start=start + u.start,
+                prefix_start=start + u.prefix_start,
+                before_start=start + u.before_start,
+            )
+            for u in strip.units
+        ]
         predictors += [start + p for _, p, _ in strip.targets]
         start += len(strip.ids)
     tokens = torch.tensor([t for s in strips for _, _, t in s.targets], device=model.device)
