@@ -84,6 +84,7 @@ def bench() -> dict[str, Any]:
         "model": "SmolLM2-135M-Instruct",
         "chats": {**judge.facts(), "seed": 0},
         "step_tokens": STEP_TOKENS,
+        "repeats": REPEATS,
         "base_held_out_loss": round(judge.loss(None, "lora"), 4),
         "parts": {**earlier, **{part: of_part(part, folder, judge) for part in asked or SIDES}},
         "must": MUST,
