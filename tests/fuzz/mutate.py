@@ -292,7 +292,7 @@ def mutate_yaml(choice: Choice, data: bytes) -> bytes | None:
     try:
         value = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         text = _dumped(json.loads(json.dumps(mutate_value(choice, value), default=str)))
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError):
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError, LookupError):
         return None
     if choice.below(2):
         return text

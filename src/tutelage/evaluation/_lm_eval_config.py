@@ -197,8 +197,10 @@ def _read(file: Path, root: Path, allow_code: bool, above: tuple[Path, ...]) -> 
     try:
         # A SafeLoader, extended by a tag that is refused unless allowed.
         content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError) as error:
-        found = "values nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError, OSError) as error:
+        # A tag such as !!timestamp before something else makes the loader stumble in ways of its own.
+        problem = (str(error) or type(error).__name__).splitlines()[0]
+        found = "values nested too deeply" if isinstance(error, RecursionError) else problem
         raise ConfigError("a task file is not YAML", where=file, expected="keys and values", found=found) from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(

@@ -121,6 +121,10 @@ def _damaged_folder(file: Path, expected: str, found: object) -> InputError:
 def _names(found: Any, file: Path) -> list[str]:
     if not isinstance(found, list) or not all(isinstance(name, str) and name for name in found):
         raise _damaged_folder(file, "a list of names", found)
+    try:
+        "".join(found).encode()
+    except UnicodeEncodeError as error:
+        raise _damaged_folder(file, "names of complete characters", error) from None
     return found
 
 
