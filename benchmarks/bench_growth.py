@@ -33,7 +33,7 @@ LINEAR = 1.1
 # What does by its nature.
 BY_NATURE = {
     "documents, k-centre, a tenth": "every row taken is compared with all: n times k, and here k is n / 10",
-    "documents, default clusters": "there are sqrt(n / 2) clusters unless a number is given",
+    "documents, default clusters": "there are sqrt(n / 2) clusters, up to 256: linear from 131,072 rows on",
 }
 WORDS = [f"{first}{middle}{last}" for first in "bcdfglmnprst" for middle in "aeiou" for last in "nrstlk"]
 

@@ -31,18 +31,36 @@ class Row(NamedTuple):
 NEAR = "text: agreement clusters ours_and_datatrove rows_with_equal_cluster"
 EQUAL = "generation: conditions ours equal_to_float32"
 SHORT = "512_documents_of_32_tokens"
+LORA = "training: parts lora ratios trl_tuned"
+FULL = "training: parts full ratios trl_tuned"
+CPU = "processor_seconds"
+SPEED = f"speed_by_{CPU}"
 ROWS = (
     Row("Scoring, documents of 390 tokens", "transformers, float32, padded",
-        "scoring: ratios hf_float32_padded speed_by_processor_seconds", 2.5, 4,
+        f"scoring: ratios hf_float32_padded {SPEED}", 2.5, 4,
         condition=("largest gap to float32, nats a token", "scoring: conditions ours largest_nats_per_token", 0.02,
                    True)),
     Row("Scoring, documents of 390 tokens", "transformers, bfloat16, sorted",
-        "scoring: ratios hf_bfloat16_sorted speed_by_processor_seconds", 1.4, 2.2,
+        f"scoring: ratios hf_bfloat16_sorted {SPEED}", 1.4, 2.2,
         condition=("rank correlation with float32", "scoring: conditions ours spearman", 0.999, False)),
     Row("Scoring, peak memory", "transformers, float32, padded", "scoring: ratios hf_float32_padded memory", 0.2,
         most=True),
+    Row("Training, LoRA of rank 16 on all linear layers", "TRL, bfloat16, packed", f"{LORA} {SPEED}", 1.6, 2.6,
+        condition=("held-out loss above TRL's", f"{LORA} held_out_loss_difference", 0.01, True)),
+    Row("Training, LoRA, peak memory", "TRL, bfloat16, packed", f"{LORA} memory", 0.65, 0.5, most=True),
+    Row("Training, LoRA", "TRL with its defaults", f"training: parts lora ratios trl_defaults {SPEED}", 2.5),
+    Row("Training, all weights", "TRL, bfloat16, packed", f"{FULL} {SPEED}", 1.6, 2.2,
+        condition=("held-out loss above TRL's", f"{FULL} held_out_loss_difference", 0.01, True)),
+    Row("Training the top layers, second epoch", "ourselves, nothing kept",
+        f"training: parts top ratios uncached {SPEED}", 1.45, 1.6,
+        condition=("losses with the same bits", "training: parts top losses_have_the_same_bits", 1, False)),
+    Row("Multiple choice, no examples", "lm-eval, bfloat16", f"evaluation: choice arc_easy times_faster_by_{CPU}",
+        1.5, 2, condition=("largest gap of whole tasks in float64, nats",
+                           "evaluation: tasks float64 largest_difference", 1e-4, True)),
+    Row("Multiple choice, five examples", "lm-eval, bfloat16",
+        f"evaluation: choice arc_easy_5_shot times_faster_by_{CPU}", 3, 6),
     Row("Generation, 64 greedy tokens, 32 at a time", "transformers, bfloat16",
-        "generation: ratios transformers_bfloat16 speed_by_processor_seconds", 1.8, 3,
+        f"generation: ratios transformers_bfloat16 {SPEED}", 1.8, 3,
         condition=("prompts whose first 16 tokens are float32's", EQUAL, 0.9,
                    False)),
     Row("Embedding, texts", "sentence-transformers, float32", "embedding: embedding ratio_by_processor_seconds",
@@ -72,6 +90,17 @@ by wall seconds less so. A row that misses its goal says so.
 
 | what | beside | ratio | goal | aim | condition | met | command |
 |---|---|---|---|---|---|---|---|
+"""
+
+GROWTH = """
+## How cost grows
+
+Cost = a size^b: the exponent b of processor seconds and of memory, with its 95 % interval over the sizes, from
+`python -m benchmarks growth`. The last column is the exponent of time over the larger half of the sizes, where
+what every call costs shows least. Memory is left out where even the largest size takes next to nothing.
+
+| what | with | sizes | time | memory | time, larger half |
+|---|---|---|---|---|---|
 """
 
 MACHINES = """
@@ -107,7 +136,8 @@ def line(row: Row) -> str:
             what, figure, limit, most = row.condition
             seen = found(figure)
             fine = fine and seen is not None and holds(seen, limit, most)
-            said = f"{what}: {seen:g} ({'at most' if most else 'at least'} {limit:g})"
+            told = "not measured" if seen is None else f"{seen:g}"
+            said = f"{what}: {told} ({'at most' if most else 'at least'} {limit:g})"
         met = "yes" if fine else "**no**"
     cells = (
         row.what,
@@ -122,9 +152,32 @@ def line(row: Row) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def growth() -> str:
+    """The fitted exponents, and what may grow faster than linearly in what people scale, with the reason."""
+    file = RESULTS / "growth.json"
+    if not file.exists():
+        return ""
+    run = json.loads(file.read_text(encoding="utf-8"))
+
+    def among(fit: dict[str, float] | None) -> str:
+        return f"{fit['exponent']:g} ({fit['lo']:g} to {fit['hi']:g})" if fit else ""
+
+    lines = []
+    for name, part in run["parts"].items():
+        for axis, of in part["axes"].items():
+            sizes = f"{of['sizes'][0]:,} to {of['sizes'][-1]:,}"
+            cells = (name.replace("_", " "), axis, sizes, among(of["time"]), among(of["memory"]),
+                     among(of["time, upper half"]))  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    faster = [f"- {what}: {why}." for what, why in run["faster_than_linear"].items()]
+    if faster:
+        faster = ["", f"Where the interval of documents or tokens reaches above {run['may_be']:g}:", "", *faster]
+    return GROWTH + "\n".join([*lines, *faster]) + "\n"
+
+
 def machines() -> str:
     """Which machine each benchmark ran on, and what else ran there."""
-    names = sorted({row.figure.partition(": ")[0] for row in ROWS})
+    names = sorted({"growth", *(row.figure.partition(": ")[0] for row in ROWS)})
     lines = []
     for name in names:
         file = RESULTS / f"{name}.json"
@@ -142,7 +195,7 @@ def machines() -> str:
 
 
 def page() -> str:
-    return HEAD + "\n".join(line(row) for row in ROWS) + "\n" + machines()
+    return HEAD + "\n".join(line(row) for row in ROWS) + "\n" + growth() + machines()
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import pytest
 
 STREAM = Path(__file__).resolve().parents[2] / "benchmarks" / "text" / "stream.py"
 SMALL, LARGE = 8_000_000, 48_000_000  # bytes
-# An allocator that gives back at once what is freed: else the peak is what it happened to keep, 20 MB more or less.
+# An allocator that gives back at once what is freed: else the peak counts what it happened to keep, up to 25 MB.
 FRUGAL = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 

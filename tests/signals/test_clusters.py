@@ -13,6 +13,7 @@ PROOF = {"signals.clusters": ["consistent", "verified"]}
 MUTATIONS = [
     ("src/tutelage/signals/clusters.py", "squares - 2.0", "squares - 1.0"),
     ("src/tutelage/signals/clusters.py", "(len(vectors) / 2) ** 0.5", "len(vectors) ** 0.5"),
+    ("src/tutelage/signals/clusters.py", "min(MOST, max(1, round(", "min(len(vectors), max(1, round("),
     ("src/tutelage/signals/clusters.py", "int(distance.argmax())", "int(distance.argmin())"),
     ("src/tutelage/signals/clusters.py", "n_init=self.restarts", "n_init=1"),
     ("src/tutelage/core/vectors.py", "~np.isfinite(vectors)", "np.isinf(vectors)"),
@@ -62,6 +63,13 @@ def test_the_number_of_clusters_goes_with_the_rows_and_seeds_repeat():
     assert len(set(found.tolist())) == round(49**0.5) == 7
     assert (run(vectors, seed=5)[0] == found).all()
     assert any((run(vectors, seed=s)[0] != found).any() for s in (6, 7, 8))
+
+
+def test_many_rows_get_no_more_clusters_than_the_most(monkeypatch):
+    vectors = np.random.default_rng(2).normal(size=(98, 4))
+    monkeypatch.setattr(module, "MOST", 5)
+    assert len(set(run(vectors)[0].tolist())) == 5
+    assert len(set(run(vectors, clusters=7)[0].tolist())) == 7
 
 
 def test_empty_clusters_move_to_the_farthest_rows():

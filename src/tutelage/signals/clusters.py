@@ -1,10 +1,11 @@
 """Which of C groups of similar rows each row belongs to, by k-means on an embedding column.
 
 Centres c_j minimise sum_i min_j ||z_i - c_j||^2, z [n, d] the vectors of `column`; mini-batch k-means, the best of
-`restarts` starts, C = round(sqrt(n / 2)) unless given. cluster_i = argmin_j ||z_i - c_j||, dist_to_centre_i = the
-distance itself. A centre that no row is nearest to moves to the row farthest from its own centre, until none is
-empty; with fewer different vectors than C some stay empty, with a warning. Every such move lowers the sum, so it
-ends. Rows that are scored but were not fitted get the nearest centre.
+`restarts` starts, C = round(sqrt(n / 2)) unless given, and at most 256 then, so that the cost of many rows
+grows with their number and no faster. cluster_i = argmin_j ||z_i - c_j||, dist_to_centre_i = the distance itself.
+A centre that no row is nearest to moves to the row farthest from its own centre, until none is empty; with fewer
+different vectors than C some stay empty, with a warning. Every such move lowers the sum, so it ends. Rows that are
+scored but were not fitted get the nearest centre.
 """
 
 import warnings
@@ -32,6 +33,7 @@ CARD = {
 }
 
 BLOCK = 1 << 23  # distances held at once
+MOST = 256  # clusters, unless a number is given
 
 
 def nearest(vectors: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -67,8 +69,8 @@ def reseed(vectors: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 class Clusters(Scorer):
-    """`clusters` is C (null: round(sqrt(n / 2))); `column` holds the vectors; `batch` rows per step of the
-    mini-batch; the best of `restarts` starts is kept."""
+    """`clusters` is C (null: round(sqrt(n / 2)), at most 256); `column` holds the vectors; `batch` rows per
+    step of the mini-batch; the best of `restarts` starts is kept."""
 
     column: str = "embedding"
     clusters: int | None = Field(default=None, ge=1)
@@ -80,7 +82,7 @@ class Clusters(Scorer):
         from sklearn.cluster import MiniBatchKMeans
 
         vectors = vector_column(dataset, self.column)
-        count = self.clusters or max(1, round((len(vectors) / 2) ** 0.5))
+        count = self.clusters or min(MOST, max(1, round((len(vectors) / 2) ** 0.5)))
         if count > len(vectors):
             raise InputError(
                 f"{self.name}: there are fewer rows than clusters",
