@@ -1,5 +1,6 @@
 """Comparisons: equal total cost, declared before, nothing concluded where nothing can be."""
 
+import json
 import re
 import sqlite3
 from typing import ClassVar
@@ -40,6 +41,7 @@ MUTATIONS = [
     ("src/tutelage/runs/overlap.py", "if shared:", "if False:"),
     ("src/tutelage/runs/compare.py", "isinstance(error, InputError) and is_reference", "False"),
     ("src/tutelage/runs/compare.py", "ComparisonError, InputError) as", "ComparisonError) as"),
+    ("src/tutelage/runs/compare.py", "if other := keys ^ first:", "if other := set():"),
 ]
 
 
@@ -207,6 +209,33 @@ class TestVerdicts:
         row = pair(result, "good - random", "dev_result")
         assert not row["primary"] and row["verdict"]["family"] == "exploratory"
         assert arm(result, "good")["results"]["dev_result"]["n_items"] == 20
+
+    def test_items_that_change_with_the_seed_are_refused_at_the_first_run_that_has_others(self, bed):
+        memory = {"name": "memory", "use": "evaluation.toy_task", "from": "chosen", "model": "trained"}
+        steps = [SCORED, CHOSEN, TRAINED, RESULT, memory]
+        file = bed.folder / "pool.jsonl"
+        rows = [{**json.loads(row), "difficulty": 0.5} for row in file.read_text().splitlines()]
+        file.write_text("\n".join(map(json.dumps, rows)))
+        events = []
+        with pytest.raises(InputError, match=r"other items[\s\S]*step memory, arm random, seed 1[\s\S]*seed 0"):
+            comparison(bed, steps=steps, also=["memory"], events=events)
+        trained = [e for e in events if e["event"] == "done" and e["name"] == "trained"]
+        assert len(trained) == 2, "two seeds of the first arm"
+
+    def test_an_arm_measured_on_other_items_ends_alone_and_at_its_first_run(self, bed):
+        probe = {"name": "probe", "use": "data.select.random", "from": "dev", "seed": 0, "budget": {"rows": 10}}
+        memory = {"name": "memory", "use": "evaluation.toy_task", "from": "probe", "model": "trained"}
+        arms = {"random": ARMS["random"], "good": {}, "other": {"probe": {"seed": 1}}}
+        events = []
+        steps = [SCORED, CHOSEN, TRAINED, RESULT, probe, memory]
+        result = comparison(bed, steps=steps, also=["memory"], arms=arms, events=events)
+        assert (
+            "other items" in arm(result, "other")["failed"]
+            and "arm other, seed 0" in arm(result, "other")["failed"]
+        )
+        assert pair(result, "good - random")["verdict"]["outcome"] == "better"
+        trained = [e for e in events if e["event"] == "done" and e["name"] == "trained" and e["arm"] == "other"]
+        assert len(trained) == 1
 
     def test_a_diverging_arm_is_a_row_without_a_result(self, bed):
         gates = [{"name": "forgetting", "arm": "broken", "against": "base", "no_harm": 0.1, "expect": "fail"}]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tutelage.core.errors import ComparisonError, InputError, TrainingError
-from tutelage.core.records import Budget, Cost
+from tutelage.core.records import Budget, Cost, Result
 from tutelage.core.stats.equal_cost import cost_on_axis
 from tutelage.runs import table as tables
 from tutelage.runs.arms import all_arms, metric_step, with_field
@@ -185,6 +185,7 @@ class _Runner:
         budget = self.compare.budget
         self.total: float | None = None if budget is None else float(getattr(budget, str(self.unit)))
         self.logs: dict[tuple[str, str], Any] = {}
+        self.items: dict[str, tuple[str, frozenset[str]]] = {}
 
     def arm(self, name: str, graph: Graph, is_reference: bool) -> ArmRow:
         """All seeds of one arm; an arm that breaks down is a row without a result, not the end.
@@ -224,6 +225,7 @@ class _Runner:
         for seed in seeds:
             context = Context(arm=name, seed=seed, budgets=budgets, fixed=fixed, overrides=overrides)
             runs.append(run_rounds(self.engine, graph, wanted, context))
+            self._require_same_items(name, seed, {step: runs[-1][step].load() for step in measured_steps})
             if is_reference and self.total is None and self.unit is not None and facts["trained"]:
                 self.total = cost_on_axis(self._model(graph, runs[-1]).as_if, self.unit)
         results: dict[str, Measured] = {}
@@ -243,6 +245,23 @@ class _Runner:
             evaluation=tuple(own),
             models=tuple(_key(model) for model in models),
         )
+
+    def _require_same_items(self, name: str, seed: int | None, results: dict[str, Result]) -> None:
+        """Refuse the first run on other items than those before, and not the last: pairs need the same ones."""
+        run = f"arm {name}" + ("" if seed is None else f", seed {seed}")
+        for step, result in results.items():
+            if result.items is None:
+                continue  # refused with the arm's other results
+            keys = frozenset(result.items.table["item_key"].to_pylist())
+            before, first = self.items.setdefault(step, (run, keys))
+            if other := keys ^ first:
+                raise InputError(
+                    "a run of a comparison is measured on other items than the run before it",
+                    where=f"step {step}, {run}",
+                    expected=f"the {len(first)} items of {before}",
+                    found=f"{len(keys - first)} others and {len(first - keys)} missing, such as {min(other)}",
+                    remedy="measure on rows that no arm and no seed changes, or write the seed of their draw",
+                )
 
     def _search(self, name: str, graph: Graph, fixed: frozenset[str], tune: Tune) -> dict[str, Any]:
         """Every point of the grid with the same budget; the best by the `on` step, and what it all cost.
