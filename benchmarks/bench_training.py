@@ -237,13 +237,14 @@ class Judge:
         }
 
     def loss(self, out: Path | None, part: str) -> float:
-        """Mean loss per answer token of the held-out chats."""
+        """Mean loss per answer token of the held-out chats, in float32: rounding would add to what was saved in
+        float32, and not to what was saved in bfloat16."""
         from tutelage.models.load import load_model
         from tutelage.models.packing import pack
 
         full = part == "full"
         model: Any = load_model(
-            out if full and out else self.folder, dtype="bfloat16", adapter=None if full else out
+            out if full and out else self.folder, dtype="float32", adapter=None if full else out
         )
         total = weight = 0.0
         with model.scoring():

@@ -2,9 +2,13 @@
 
 A trainable parameter in bfloat16 gets a float32 master: gradients are summed into the master's, the optimiser
 moves the master, and the model gets the rounded copy. So small updates are not lost to bfloat16, and the forward
-pass needs no autocast and no cast per layer. Parameters already in float32 are their own master. Weight decay
-acts on matrices only: not on biases, norms and embedding tables. `rates` multiply the learning rate of the weights
-whose names contain a key (the longest of several).
+pass needs no autocast and no cast per layer. Rounding to the nearest would lose them after all: the steps of a
+short training are smaller than half the distance of two bfloat16 numbers, and a weight that starts on one would
+stay there. So weights are rounded up as often as they are near the next number ("Revisiting BFloat16 Training",
+stochastic rounding), by a pattern that is the same in every step: what moves is the mean of many weights.
+Parameters already in float32 are their own master. Weight decay acts on matrices only: not on biases, norms and
+embedding tables. `rates` multiply the learning rate of the weights whose names contain a key (the longest of
+several).
 """
 
 import functools
@@ -135,8 +139,13 @@ class Optimizer:
     def publish(self) -> None:
         """Give the model the rounded masters."""
         for name, parameter in self._parameters.items():
-            if self.weights[name] is not parameter:
-                parameter.copy_(self.weights[name])
+            master = self.weights[name]
+            if master is parameter:
+                continue
+            if parameter.dtype == torch.bfloat16:
+                parameter.copy_(rounded(master))
+            else:
+                parameter.copy_(master)
 
     def state_dict(self) -> dict[str, Any]:
         state = self._adam.state_dict()["state"]
@@ -157,6 +166,28 @@ class Optimizer:
             }
         )
         self.publish()
+
+
+def rounded(weights: Tensor) -> Tensor:
+    """float32 `weights` in bfloat16, rounded so that the mean of many keeps its value.
+
+    bfloat16 is the upper half of float32's bits. What is added to the lower half before it is cut off is spread
+    evenly over all its values, so that a carry is as likely as the lower half is large. A value that bfloat16 has
+    stays as it is.
+    """
+    bits = weights.contiguous().view(torch.int32).view(-1)
+    found = torch.empty(bits.shape, dtype=torch.int16, device=bits.device)
+    pattern = _pattern(bits.device)
+    for piece, target in zip(bits.split(len(pattern)), found.split(len(pattern)), strict=True):
+        target.copy_((piece + pattern[: len(piece)]).bitwise_right_shift_(16))
+    return found.view(torch.bfloat16).view(weights.shape)
+
+
+@functools.cache
+def _pattern(device: torch.device) -> Tensor:
+    """Even draws from 0 .. 65535; as many as a prime, so that it does not repeat with the rows of a matrix."""
+    draws = torch.Generator().manual_seed(0)
+    return torch.randint(0, 1 << 16, (262139,), generator=draws, dtype=torch.int32).to(device)
 
 
 def rates_of(names: Iterable[str], rates: Mapping[str, float]) -> dict[str, float]:
