@@ -145,15 +145,15 @@ def text_table(block: bytes) -> pa.Table | None:
         return None
     if "id" not in first or not all(type(value) is str for value in first.values()):
         return None
-    schema = pa.schema([(name, pa.string()) for name in first])
     try:
+        schema = pa.schema([(name, pa.string()) for name in first])
         table = pa.json.read_json(
             pa.BufferReader(block),
             pa.json.ReadOptions(use_threads=False, block_size=len(block) + 1),
             pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
         )
         table.validate(full=True)  # UTF-8
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, UnicodeEncodeError):  # the latter: half a character in a name
         return None
     return table if table.num_rows == len(starts) else None
 
