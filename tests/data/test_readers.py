@@ -51,6 +51,7 @@ MUTATIONS = [
     ("src/tutelage/core/dataset_builder.py", "or not self._seen.isdisjoint(fresh)", ""),
     ("src/tutelage/data/read/csv.py", 'return cell == "true"', 'return cell == "false"'),
     ("src/tutelage/data/read/parquet.py", "first += batch.num_rows", "first += 0"),
+    ("src/tutelage/data/read/_rows.py", 'lambda table: "id" in table.column_names', "lambda table: True"),
     ("src/tutelage/data/read/hf_dataset.py", "else classes[number]", "else classes[0]"),
     ("src/tutelage/data/read/text.py", 'if kind == "html":', 'if kind == "markdown":'),
     ("src/tutelage/data/read/documents.py", '"#" * int(level) + " "', '""'),
@@ -263,6 +264,18 @@ def test_parquet_gives_what_pyarrow_gives(tmp_path):
     assert dataset.schema.field("text").type == pa.string()
     assert dataset.num_shards == 1
     assert counts(dataset) == (9000, 9000, 0)
+
+
+def test_files_with_and_without_ids(tmp_path):
+    """Rows of a file without ids get ids from what they say, as they would in a folder without any."""
+    pq.write_table(pa.table({"id": ["x", "y"], "text": ["a", "b"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": ["c", "d"]}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"id": ["z"], "text": ["e"]}), tmp_path / "c.parquet")
+    dataset = Auto().read(str(tmp_path))
+    assert dataset.column("text").to_pylist() == list("abcde")
+    (tmp_path / "a.parquet").unlink()
+    (tmp_path / "c.parquet").unlink()
+    assert dataset.ids() == ["x", "y", *Auto().read(str(tmp_path)).ids(), "z"]
 
 
 def test_parquet_rename_limit_and_number_ids(tmp_path):

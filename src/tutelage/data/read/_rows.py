@@ -4,6 +4,7 @@ Every reader fills one `Rows`, so the error policy is the same everywhere: `rais
 with its file, line and remedy; `quarantine` records it and goes on. In = kept + quarantined, or the run stops.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -154,9 +155,10 @@ class Rows:
 
     def _flush(self) -> None:
         tables, self._tables, self._waiting = self._tables, [], 0
-        if tables:
+        # Where one file has ids and the next has none, its rows get ids of their own instead of none.
+        for _, alike in itertools.groupby(tables, lambda table: "id" in table.column_names):
             try:
-                self._builder.add_table(pa.concat_tables(tables, promote_options="permissive"))
+                self._builder.add_table(pa.concat_tables(list(alike), promote_options="permissive"))
             except pa.ArrowInvalid as error:
                 # Types that go together, and a value that the wider one cannot hold.
                 raise InputError(
