@@ -177,7 +177,16 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _inside(path: Path, folders: list[Path], allow_outside: bool, where: str) -> None:
-    real = path.resolve()
+    try:
+        real = path.resolve()
+    except (ValueError, OSError, RuntimeError) as error:  # a name that no file can have; links in a circle
+        raise ConfigError(
+            "a path leads nowhere",
+            where=where,
+            expected="the path of a file or folder",
+            found=f"{ascii(str(path))}: {error}",
+            remedy="write the path anew, or mend the links on its way",
+        ) from None
     if not allow_outside and not any(real.is_relative_to(folder.resolve()) for folder in folders):
         raise ConfigError(
             "a path leaves the workspace",
