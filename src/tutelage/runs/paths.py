@@ -184,7 +184,7 @@ def _inside(path: Path, folders: list[Path], allow_outside: bool, where: str) ->
             "a path leads nowhere",
             where=where,
             expected="the path of a file or folder",
-            found=f"{ascii(str(path))}: {error}",
+            found=f"{str(path)!a}: {error}",
             remedy="write the path anew, or mend the links on its way",
         ) from None
     if not allow_outside and not any(real.is_relative_to(folder.resolve()) for folder in folders):
