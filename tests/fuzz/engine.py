@@ -335,7 +335,7 @@ def search(target: Target, seconds: float, seed: int, base: Path) -> Report:
     from hypothesis import seed as seeded
 
     report = Report(target.name)
-    _take_over(target)
+    _take_over(target, base)
     began, round_ = time.monotonic(), 0
     while time.monotonic() - began < seconds:
 
@@ -359,8 +359,9 @@ def _running(name: str) -> Path:
     return RUNNING / name
 
 
-def _take_over(target: Target) -> None:
-    """Keep the case at which an earlier process died (a crash in compiled code), and say so."""
+def _take_over(target: Target, base: Path) -> None:
+    """Keep the case at which an earlier process died (a crash in compiled code), and say so; not where a process
+    survives it: somebody ended the earlier one."""
     folder = _running(target.name)
     for file in sorted(folder.iterdir()) if folder.is_dir() else []:
         process, _, name = file.name.partition("--")
@@ -368,7 +369,27 @@ def _take_over(target: Target) -> None:
             kept_as = CORPUS / target.name / name
             kept_as.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(file, kept_as)
-            raise AssertionError(f"a process died of this case: {kept_as}")
+            if _dies(target, Case.of(kept_as), base):
+                raise AssertionError(f"a process died of this case: {kept_as}")
+            kept_as.unlink()
+
+
+def _dies(target: Target, case: Case, base: Path, seconds: float = 120.0) -> bool:
+    """Whether a process of its own dies of the case, or does not end."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            check(target, case, base)
+        os._exit(0)
+    last = time.monotonic() + seconds
+    while time.monotonic() < last:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.WIFSIGNALED(status)
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
 
 
 def _alive(process: int) -> bool:

@@ -4,7 +4,12 @@ Without the option the search starts from a fixed seed; with it from a random on
 the promise of `engine` is made small and written into `corpus/`, where `test_corpus` replays it from then on.
 """
 
+import dataclasses
+import os
 import random
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -29,6 +34,32 @@ def test_whatever_the_bytes(name, request, tmp_path, monkeypatch, record_propert
     ]
     assert not told, "\n\n".join(told)
     assert report.cases, "no case was run"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="what a process died of is tried again in a forked one")
+def test_the_case_a_process_died_of_is_kept_and_one_that_it_survives_is_not(tmp_path, monkeypatch):
+    own_places(tmp_path, monkeypatch)
+    monkeypatch.setattr(engine, "RUNNING", tmp_path / "running")
+    monkeypatch.setattr(engine, "CORPUS", tmp_path / "corpus")
+    target = targets.target("data.read.jsonl")
+    layout, files = next((name, one.files) for name, one in target.layouts.items() if "rows.jsonl" in one.files)
+    case = engine.Case(layout, "rows.jsonl", files["rows.jsonl"])
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+
+    def left_behind():
+        folder = tmp_path / "running" / target.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{gone.pid}--{case.file}").write_bytes(case.data)
+
+    left_behind()
+    assert engine.search(target, 0.2, 0, tmp_path).cases
+    assert not list((tmp_path / "corpus").rglob("*.case")), "somebody ended that process"
+    left_behind()
+    deadly = dataclasses.replace(target, run=lambda path: os.kill(os.getpid(), signal.SIGSEGV))
+    with pytest.raises(AssertionError, match="a process died of this case"):
+        engine.search(deadly, 0.2, 0, tmp_path)
+    assert [file.name for file in (tmp_path / "corpus").rglob("*.case")] == [case.file]
 
 
 def available(name):
