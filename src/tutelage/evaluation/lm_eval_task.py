@@ -75,7 +75,13 @@ class LmEvalTask(Task):
         if self.num_fewshot is not None:
             found = found.model_copy(update={"num_fewshot": self.num_fewshot})
         if found.filter_list and found.output_type != "generate_until":
-            raise ConfigError("filters are for generated text", where=f"{self.path}: filter_list")
+            raise ConfigError(
+                "filters are for generated text",
+                where=f"{self.path}: filter_list",
+                expected="output_type: generate_until",
+                found=found.output_type,
+                remedy="take filter_list out, or have the answers generated",
+            )
         return found
 
     def prompts(self, config: LmEvalConfig, work: Measurement) -> list[str]:

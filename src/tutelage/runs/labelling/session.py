@@ -4,7 +4,6 @@ Every change goes through the journal first and is told afterwards. The order is
 annotators answered is not shown.
 """
 
-import math
 import statistics
 import threading
 from collections.abc import Mapping
@@ -144,6 +143,6 @@ class Session:
 
 def plausible_seconds(given: Any) -> float | None:
     """The time that a page told, where it can be one."""
-    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
+    if isinstance(given, bool) or not isinstance(given, int | float):
         return None
     return round(given, 3) if 0 <= given <= LONGEST else None
