@@ -113,7 +113,7 @@ class Dataset:
             for part in shard.parts:
                 assert isinstance(part.source, Path)
                 expected = sizes.pop(0)
-                size = part.source.stat().st_size if part.source.exists() else -1
+                size = _size(part.source)
                 if size != expected:
                     raise InputError(
                         "a shard is damaged",
@@ -354,6 +354,14 @@ def as_array(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
 
 # Whatever a manifest that somebody else wrote makes its reader raise.
 _BROKEN = (KeyError, IndexError, ValueError, TypeError, AttributeError, OSError, OverflowError, pa.ArrowException)
+
+
+def _size(file: Path) -> int:
+    """Bytes; -1 for what is not there."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
 
 
 def _damaged(file: Path, found: str) -> InputError:

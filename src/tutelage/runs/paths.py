@@ -30,7 +30,7 @@ def source_path(recipe: Recipe, workspace: Path, name: str) -> Path:
     path = recipe.folder / given
     where = recipe.where("sources", name, "path")
     _inside(path, allowed(recipe, workspace), recipe.allow_outside, where)
-    if not path.exists():
+    if not _exists(path):
         raise InputError(
             f"the source {name!r} does not exist",
             where=where,
@@ -57,7 +57,7 @@ def model_path(recipe: Recipe, workspace: Path, name: str, field: str = "load") 
     written = Path(given).expanduser()
     path = recipe.folder / written
     where = recipe.where("models", name, field)
-    if field == "load" and not path.exists() and not _means_a_path(given):
+    if field == "load" and not _exists(path) and not _means_a_path(given):
         if given in _packaged_names() or re.fullmatch(r"[\w.-]+/[\w.-]+", given):
             return None
         raise ConfigError(
@@ -69,7 +69,7 @@ def model_path(recipe: Recipe, workspace: Path, name: str, field: str = "load") 
         )
     if not written.is_absolute():
         _inside(path, allowed(recipe, workspace), recipe.allow_outside, where)
-    if not path.exists():
+    if not _exists(path):
         raise ConfigError(
             f"the {'adapter of ' if field == 'adapter' else ''}model {name!r} does not exist",
             where=where,
@@ -174,6 +174,13 @@ def _files(path: Path) -> Iterator[Path]:
         for file in [*(here / name for name in folders), *(here / name for name in sorted(names))]:
             if file.is_symlink() or file.is_file():
                 yield file
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long to ask for
+        return False
 
 
 def _inside(path: Path, folders: list[Path], allow_outside: bool, where: str) -> None:

@@ -147,6 +147,7 @@ def _state(folder: Path) -> dict[str, Any]:
 def _inside(folder: Path, name: str) -> str:
     try:
         inside = (folder / name).resolve().is_relative_to(folder.resolve())
+        (folder / name).exists()  # asked here, since a name may be too long to ask
     except (ValueError, OSError) as error:  # a name that no file can have
         raise _damaged_folder(folder, "names of files", error) from None
     if not inside:
