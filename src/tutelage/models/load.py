@@ -113,6 +113,8 @@ def load_folder(
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=allow_remote_code, local_files_only=True)
+        own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+        causal = own or any("CausalLM" in a or "LMHead" in a for a in config.architectures or [])
     except Exception as error:  # code that came with the model may raise anything
         raise ModelError(
             "a model's configuration cannot be loaded",
@@ -120,8 +122,7 @@ def load_folder(
             found=_line(error),
             remedy="check config.json, and that the files of the model's own code are there if it has some",
         ) from None
-    own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    if not own and not any("CausalLM" in a or "LMHead" in a for a in config.architectures or []):
+    if not causal:
         from tutelage.models.encoder import Encoder
 
         encoder = Encoder.load(
@@ -261,7 +262,7 @@ def _maps_code(file: Path) -> bool:
 
 
 def folder_tokenizer(folder: Path, allow_remote_code: bool = False) -> Any:
-    """The tokenizer as its file says. Raises what transformers raises."""
+    """The tokenizer as its file says. Raises what transformers raises, and ValueError."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     settings = folder / "tokenizer_config.json"
@@ -269,8 +270,12 @@ def folder_tokenizer(folder: Path, allow_remote_code: bool = False) -> Any:
     if declared in ("PreTrainedTokenizerFast", "TokenizersBackend") and (folder / "tokenizer.json").is_file():
         # AutoTokenizer would take the class of the model type, which splits words its own way and not as the
         # file says: other token ids after saving and loading.
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=allow_remote_code, local_files_only=True)
+        found: Any = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    else:
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=allow_remote_code, local_files_only=True)
+    if not isinstance(found.model_max_length, int | float):
+        raise ValueError(f"model_max_length is no number: {found.model_max_length!r}"[:200])
+    return found
 
 
 def folder_template(folder: Path, tokenizer: Any) -> ChatTemplate | None:

@@ -15,6 +15,7 @@ import json
 import math
 import time
 import zipfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -220,7 +221,7 @@ class NGramLM(Model):
             model._ids = {word: i + 2 for i, word in enumerate(model.words)}
             with np.load(folder / "counts.npz", allow_pickle=False) as arrays:
                 model._counts = [_unflat(arrays[f"ngrams_{k}"]) for k in range(model.order)]
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ModelError(
                 "not a saved n-gram model", where=folder, expected="ngram.json and counts.npz", found=error,
                 remedy="save the model again",

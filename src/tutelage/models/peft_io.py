@@ -135,6 +135,14 @@ def put_adapter(module: Any, folder: Path) -> Any:
             remedy="load it on the model it was trained on",
         ) from None
     _check_applied(adapted, folder, stored)
+    if lacking := [name for name, weight in adapted.named_parameters() if weight.is_meta]:
+        raise ModelError(
+            "an adapter lacks weights that its configuration asks for",
+            where=folder,
+            expected=lacking[0],
+            found=f"{len(lacking)} such weights that are not in {WEIGHTS}",
+            remedy="save or download it again",
+        )
     if is_soft(adapted):
         splice(adapted)
     adapted.eval()

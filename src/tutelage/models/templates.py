@@ -61,7 +61,7 @@ class ChatTemplate:
         self.name = name
         try:
             self._compiled = _environment().from_string(source)
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, RecursionError) as error:
             raise ModelError("a chat template is not valid Jinja", where=name or "template", found=error) from None
 
     @classmethod
