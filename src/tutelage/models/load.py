@@ -16,6 +16,9 @@ from tutelage.models.templates import ChatTemplate
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 
 
+MOST_LAYERS = 4096  # building more takes minutes before anything is seen to be wrong
+
+
 def load_model(
     source: str | Path,
     *,
@@ -122,6 +125,15 @@ def load_folder(
             found=_line(error),
             remedy="check config.json, and that the files of the model's own code are there if it has some",
         ) from None
+    layers = getattr(config, "num_hidden_layers", None) or 0
+    if not isinstance(layers, int) or layers > MOST_LAYERS:
+        raise ModelError(
+            "a model's configuration asks for more layers than any model has",
+            where=folder / "config.json",
+            expected=f"num_hidden_layers of at most {MOST_LAYERS}",
+            found=str(layers)[:80],
+            remedy="check config.json",
+        )
     if not causal:
         from tutelage.models.encoder import Encoder
 
