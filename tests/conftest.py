@@ -1,9 +1,12 @@
 """Lets tests import the shared toys (`from toy.planted_pool import make_pool`); how long the fault suite takes."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
+# Whatever a test needs, it makes: no test may reach a model hub, and none may behave otherwise where there is one.
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 _HERE = str(Path(__file__).parent)
 if _HERE not in sys.path:
     sys.path.insert(0, _HERE)

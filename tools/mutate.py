@@ -175,8 +175,9 @@ def reasons(
 ) -> Iterator[tuple[Mutant, str | None]]:
     """Every mutant with why it is no proof, or None when its test file does what it should, as they end; what
     caught them is noted in `caught_by`."""
-    # Read by the processes before they import anything: one thread each, `jobs` of them side by side.
-    os.environ["OMP_NUM_THREADS"] = "1"
+    # Read by the processes before they import anything: one thread each, `jobs` of them side by side, and no model
+    # hub, as in every test (tests/conftest.py, which is imported later than what is preloaded).
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1"}
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(PRELOAD)

@@ -5,6 +5,7 @@ programs started, connections opened and pickles loaded are findings, as are pro
 """
 
 import contextlib
+import faulthandler
 import hashlib
 import json
 import os
@@ -378,6 +379,7 @@ def _dies(target: Target, case: Case, base: Path, seconds: float = 120.0) -> boo
     """Whether a process of its own dies of the case, or does not end."""
     child = os.fork()
     if child == 0:
+        faulthandler.disable()  # how it dies is asked here; a trace would read as if the whole run had
         with contextlib.suppress(BaseException):
             check(target, case, base)
         os._exit(0)

@@ -134,6 +134,8 @@ def test_adapter_of_another_shape_or_architecture_is_refused(tmp_path, folder):
 @pytest.mark.parametrize("targets", [["q_proj"], ["embed_tokens", "q_proj"]])
 def test_an_adapter_is_loaded_and_saved_without_asking_anybody(tmp_path, folder, monkeypatch, targets):
     """Also where its base is named as on the hub: PEFT would look there whether the vocabulary was changed."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)  # nobody would be asked anyway
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     base = load_model(folder, dtype="float32")
     trained = adapted(base, targets)
     trained.module.peft_config["default"].base_model_name_or_path = "somebody/some-model"
