@@ -48,14 +48,16 @@ mutants: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
-# Kills, full disks, damage, fuzzing and attacks at length; `make test` holds the short form. SEED draws the same again.
+# Kills, full disks, damage, fuzzing and attacks at length (three hours with JOBS=2); `make test` holds the short form.
+# SEED draws the same again.
+JOBS ?= 2
 KILLS ?= 50
 FUZZ_SECONDS ?= 600
 SEED ?= $(shell $(PYTHON) -c "import random; print(random.randrange(10**6))")
 faults: export OMP_NUM_THREADS = 1
 faults: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --kills $(KILLS) --fuzz-seconds $(FUZZ_SECONDS) --fault-seed $(SEED) \
-		tests/faults tests/fuzz tests/security
+	$(BIN)/python -m pytest -n $(JOBS) --dist load --maxschedchunk 1 --kills $(KILLS) --fuzz-seconds $(FUZZ_SECONDS) \
+		--fault-seed $(SEED) --fault-summary benchmarks/results/faults.json tests/faults tests/fuzz tests/security
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache
