@@ -45,7 +45,10 @@ unit: $(READY)
 mutants: $(READY)
 	$(BIN)/python tools/mutate.py --remember
 
+# Beside other tools, which are installed first; the two sweeps at its end take hours and go on where they were cut off.
 bench: $(READY)
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/tutelage fetch smollm2
 	$(BIN)/python -m benchmarks
 
 # Kills, full disks, damage, fuzzing and attacks at length (three hours with JOBS=2); `make test` holds the short form.

@@ -2,7 +2,7 @@
 
 Every `bench_*.py` has `bench() -> dict`; its dictionary is written to `results/<name>.json` with the machine and
 the share of processor time that other processes took meanwhile. A benchmark that cannot run raises `Skip` with the
-reason.
+reason; one that fails is told, and the others go on.
 """
 
 import importlib
@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from benchmarks.skip import Skip
 from tutelage.runs.environment import environment
 
 FOLDER = Path(__file__).resolve().parent
+# Sweeps of hours, which go on where they were cut off: after all others.
+LAST = ("labels", "choosing")
 BUSY = 0.1  # cores that others may use before a timing is called disturbed
 
 
@@ -52,23 +55,34 @@ def run(name: str) -> dict[str, Any]:
     }
 
 
+def _turn(name: str) -> tuple[int, str]:
+    return (LAST.index(name) + 1 if name in LAST else 0, name)
+
+
 def main() -> int:
-    known = sorted(file.stem.removeprefix("bench_") for file in FOLDER.glob("bench_*.py"))
+    known = sorted((file.stem.removeprefix("bench_") for file in FOLDER.glob("bench_*.py")), key=_turn)
     asked = sys.argv[1:] or known
     unknown = [name for name in asked if name not in known]
     if unknown:
         print(f"unknown benchmark {unknown[0]}; there are: {', '.join(known)}")
         return 2
+    failed = []
     for name in asked:
         try:
             result = run(name)
         except Skip as reason:
-            print(f"{name}: skipped, {reason}")
+            print(f"{name}: skipped, {reason}", flush=True)
+            continue
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
             continue
         file = FOLDER / "results" / f"{name}.json"
         file.write_text(json.dumps(result, indent=1, default=str) + "\n", encoding="utf-8")
-        print(f"{name}: {result['seconds']} s, wrote {file.relative_to(FOLDER.parent)}")
-    return 0
+        print(f"{name}: {result['seconds']} s, wrote {file.relative_to(FOLDER.parent)}", flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -12,10 +12,8 @@ a nat is nothing; a model that errs loses much more). bfloat16 weights computed 
 too, because no computation on those weights can be expected to come closer.
 
     SIDES="ours transformers_bfloat16" python -m benchmarks generation    # development: nothing is written
-    BENCH_OPENVINO_PYTHON=path/to/python python -m benchmarks generation  # where openvino-genai lives elsewhere
 """
 
-import importlib.util
 import json
 import os
 import statistics
@@ -29,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import peers
 from benchmarks.skip import Skip
 
 SIDES = ("ours", "ours_openvino_bfloat16", "ours_openvino_float32", "transformers_bfloat16", "openvino_q8_0")
@@ -63,24 +62,22 @@ def bench() -> dict[str, Any]:
         packaged("smollm2")
     except ModelError:
         raise Skip("the model is not there: tutelage fetch smollm2") from None
-    python = os.environ.get("BENCH_OPENVINO_PYTHON")
-    if python is None and importlib.util.find_spec("openvino_genai"):
-        python = sys.executable
-    sides = tuple(os.environ.get("SIDES", "").split()) or tuple(s for s in SIDES if "openvino" not in s or python)
+    there = peers.python("openvino") is not None
+    sides = tuple(os.environ.get("SIDES", "").split()) or tuple(s for s in SIDES if "openvino" not in s or there)
     with tempfile.TemporaryDirectory() as folder:
         task = Path(folder) / "task.json"
-        child("prepare", task, python)
+        child("prepare", task)
         runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
         for number in range(REPEATS):
             for side in sides if number % 2 == 0 else sides[::-1]:
-                runs[side].append(child(side, task, python))
+                runs[side].append(child(side, task))
                 print(side, f"{runs[side][-1]['seconds']:.1f} s", file=sys.stderr)
         if "SIDES" in os.environ:
             print(json.dumps({side: collected(found) for side, found in runs.items()}, indent=1))
             raise Skip("not all sides were asked for")
         texts = {side: found[0]["tokens"] for side, found in runs.items()}
-        texts |= {side: child(side, task, python)["tokens"] for side in REFERENCES}
-        scores = child("scores", written(Path(folder) / "texts.json", {**read(task), "texts": texts}), python)
+        texts |= {side: child(side, task)["tokens"] for side in REFERENCES}
+        scores = child("scores", written(Path(folder) / "texts.json", {**read(task), "texts": texts}))
     return reported(runs, texts, scores)
 
 
@@ -163,19 +160,20 @@ def read(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def child(side: str, task: Path, python: str | None) -> dict[str, Any]:
+def child(side: str, task: Path) -> dict[str, Any]:
     """One side in a process of its own."""
     program = Path(__file__).parent / "generation" / "openvino_program.py"
     environment = dict(os.environ)
     if side == "openvino_q8_0":
-        assert python is not None
-        command = [python, str(program), str(task)]
+        command = [str(peers.python("openvino")), str(program), str(task)]
     else:
         command = [sys.executable, "-m", "benchmarks.bench_generation", side, str(task)]
         if "openvino" in side:
             # Found behind everything that this interpreter has itself.
             ask = "import sysconfig; print(sysconfig.get_path('platlib'))"
-            environment["BENCH_ALSO"] = subprocess.check_output([str(python), "-c", ask], text=True).strip()
+            environment["BENCH_ALSO"] = subprocess.check_output(
+                [str(peers.python("openvino")), "-c", ask], text=True
+            ).strip()
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,

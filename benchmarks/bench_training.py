@@ -11,12 +11,10 @@ TRL with its defaults (padded rows of 8, activations recomputed; on a part of th
 full: all weights. top: adapters in the last 8 layers, two epochs, with and without keeping what the
 frozen layers make, timed in the second.
 
-    BENCH_TRL_PYTHON=...  an interpreter that has trl (else this one)
     BENCH_CHILD="taskset -c 0,1"  a command to put before every child's
     PARTS="lora full"  these parts only: the others stay as they were
 """
 
-import importlib.util
 import json
 import os
 import shlex
@@ -27,11 +25,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks import peers
 from benchmarks.skip import Skip
 from benchmarks.training.chats import chats
 from benchmarks.training.ours import TOP
 
-TRL = "BENCH_TRL_PYTHON"
 RESULTS = Path(__file__).resolve().parent / "results" / "training.json"
 REPEATS = 3
 CHATS, HELD_OUT, DEFAULT_CHATS = 100, 60, 48
@@ -75,8 +73,8 @@ def bench() -> dict[str, Any]:
         folder = packaged("smollm2")
     except ModelError:
         raise Skip("the model is not there: tutelage fetch smollm2") from None
-    if TRL not in os.environ and importlib.util.find_spec("trl") is None:
-        raise Skip(f"trl is not installed, and {TRL} names no interpreter that has it")
+    if peers.python("trl") is None:
+        raise Skip("trl is not installed: python -m benchmarks.peers")
     asked = os.environ.get("PARTS", "").split()
     earlier = json.loads(RESULTS.read_text(encoding="utf-8")).get("parts", {}) if asked else {}
     judge = Judge(folder)
@@ -146,8 +144,7 @@ def child(part: str, side: str, number: int, folder: Path, out: Path, judge: "Ju
     file.write_text(json.dumps(job), encoding="utf-8")
     program = [sys.executable, "-m", "benchmarks.training.ours"]
     if side.startswith("trl"):
-        python = os.environ.get(TRL, sys.executable)
-        program = [python, str(Path(__file__).parent / "training" / "trl_program.py")]
+        program = [str(peers.python("trl")), str(Path(__file__).parent / "training" / "trl_program.py")]
     done = subprocess.run(
         [*shlex.split(os.environ.get("BENCH_CHILD", "")), *program, str(file)],
         capture_output=True,

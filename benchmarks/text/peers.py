@@ -1,23 +1,21 @@
 """The peers of the text benchmark, each as its own documentation runs it, in this process and on this core.
 
 datatrove: its whole pipelines from JSON Lines to JSON Lines. rensa and datasketch: from texts in memory, word
-5-grams made in Python. dolma: its native deduper and its taggers in an interpreter that has it
-(BENCH_DOLMA_PYTHON, else this one), timed there without start-up; data-juicer likewise
-(BENCH_DATA_JUICER_PYTHON).
+5-grams made in Python. dolma and data-juicer have environments of their own (`benchmarks.peers`) and are timed
+there without start-up: dolma's native deduper and its taggers, data-juicer's MinHash.
 """
 
 import json
-import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-DOLMA, DATA_JUICER = "BENCH_DOLMA_PYTHON", "BENCH_DATA_JUICER_PYTHON"
+from benchmarks.peers import python
+
 BANDS, ROWS, NGRAM = 14, 8, 5
 _DOLMA_PROGRAM = """
 import json, os, sys
@@ -75,9 +73,9 @@ for line in sys.stdin:
 
 
 def installed(name: str) -> bool:
-    """Whether a peer can be used: datatrove with spaCy and orjson, some in an interpreter of their own."""
-    if (name == "dolma" and DOLMA in os.environ) or (name == "data_juicer" and DATA_JUICER in os.environ):
-        return True
+    """Whether a peer can be used: datatrove with spaCy and orjson, some in an environment of their own."""
+    if name in ("dolma", "data_juicer"):
+        return python(name.replace("_", "-")) is not None
     needs = {"datatrove": ("datatrove", "spacy", "orjson")}.get(name, (name,))
     return all(find_spec(package) is not None for package in needs)
 
@@ -205,13 +203,11 @@ def rensa_minhash(texts: Sequence[str]) -> list[int]:
 
 
 class Worker:
-    """A process of an interpreter of its own, which the variable names (else of this one); it answers a line of
-    JSON with its processor seconds."""
+    """A process of a peer's own interpreter; it answers a line of JSON with its processor seconds."""
 
-    def __init__(self, variable: str, program: str) -> None:
-        python = os.environ.get(variable, sys.executable)
+    def __init__(self, peer: str, program: str) -> None:
         self.process = subprocess.Popen(
-            [python, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [str(python(peer)), "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def ask(self, given: Any) -> float:
@@ -225,7 +221,7 @@ class DataJuicer:
     """Its MinHash deduplication from JSON Lines to JSON Lines, at our bands."""
 
     def __init__(self, file: Path) -> None:
-        self.worker = Worker(DATA_JUICER, _DATA_JUICER)
+        self.worker = Worker("data-juicer", _DATA_JUICER)
         self.given = {"file": str(file), "ngram": NGRAM, "bands": BANDS, "rows": ROWS}
 
     def run(self) -> float:
@@ -237,7 +233,7 @@ class DolmaRules:
     """Its Gopher and C4 taggers over texts in memory; they write no tags, so that less is done than by others."""
 
     def __init__(self, texts: Sequence[str], work: Path) -> None:
-        self.worker = Worker(DOLMA, _DOLMA_TAGGERS)
+        self.worker = Worker("dolma", _DOLMA_TAGGERS)
         self.file = work / "dolma_rules.json"
         self.file.write_text(json.dumps(list(texts)), encoding="utf-8")
 
@@ -251,7 +247,7 @@ class Dolma:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self.worker = Worker(DOLMA, _DOLMA_PROGRAM)
+        self.worker = Worker("dolma", _DOLMA_PROGRAM)
 
     def run(self, work: Path) -> float:
         """Processor seconds for `documents/items.jsonl` and `documents/corpus.jsonl` below `work`."""
