@@ -20,9 +20,9 @@ from tutelage.runs import load_recipe, run
 workspace = Path(sys.argv[2])
 run(load_recipe(sys.argv[1]), workspace)
 try:
-    import resource
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-except ImportError:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+except OSError:
     peak = None
 print(json.dumps({"peak_bytes": peak}))
 """

@@ -16,7 +16,6 @@ too, because no computation on those weights can be expected to come closer.
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peers
+from benchmarks.children import child, collected, peak_mb
 from benchmarks.skip import Skip
 
 SIDES = ("ours", "ours_openvino_bfloat16", "ours_openvino_float32", "transformers_bfloat16", "openvino_q8_0")
@@ -66,18 +66,18 @@ def bench() -> dict[str, Any]:
     sides = tuple(os.environ.get("SIDES", "").split()) or tuple(s for s in SIDES if "openvino" not in s or there)
     with tempfile.TemporaryDirectory() as folder:
         task = Path(folder) / "task.json"
-        child("prepare", task)
+        of_side("prepare", task)
         runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
         for number in range(REPEATS):
             for side in sides if number % 2 == 0 else sides[::-1]:
-                runs[side].append(child(side, task))
+                runs[side].append(of_side(side, task))
                 print(side, f"{runs[side][-1]['seconds']:.1f} s", file=sys.stderr)
         if "SIDES" in os.environ:
             print(json.dumps({side: collected(found) for side, found in runs.items()}, indent=1))
             raise Skip("not all sides were asked for")
         texts = {side: found[0]["tokens"] for side, found in runs.items()}
-        texts |= {side: child(side, task)["tokens"] for side in REFERENCES}
-        scores = child("scores", written(Path(folder) / "texts.json", {**read(task), "texts": texts}))
+        texts |= {side: of_side(side, task)["tokens"] for side in REFERENCES}
+        scores = of_side("scores", written(Path(folder) / "texts.json", {**read(task), "texts": texts}))
     return reported(runs, texts, scores)
 
 
@@ -93,7 +93,7 @@ def reported(
         "batch": BATCH,
         "new_tokens": NEW,
         "threads": runs["ours"][0]["threads"],
-        "sides": {side: collected(of_side) for side, of_side in runs.items()},
+        "sides": {side: collected(found) for side, found in runs.items()},
     }
     if "openvino_q8_0" in runs:
         found["openvino_genai"] = runs["openvino_q8_0"][0]["version"]
@@ -160,43 +160,24 @@ def read(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def child(side: str, task: Path) -> dict[str, Any]:
+def of_side(side: str, task: Path) -> dict[str, Any]:
     """One side in a process of its own."""
-    program = Path(__file__).parent / "generation" / "openvino_program.py"
-    environment = dict(os.environ)
+    environment = {}
     if side == "openvino_q8_0":
+        program = Path(__file__).parent / "generation" / "openvino_program.py"
         command = [str(peers.python("openvino")), str(program), str(task)]
     else:
         command = [sys.executable, "-m", "benchmarks.bench_generation", side, str(task)]
         if "openvino" in side:
             # Found behind everything that this interpreter has itself.
             ask = "import sysconfig; print(sysconfig.get_path('platlib'))"
-            environment["BENCH_ALSO"] = subprocess.check_output(
-                [str(peers.python("openvino")), "-c", ask], text=True
-            ).strip()
-    done = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        check=True,
-        cwd=Path(__file__).resolve().parents[1],
-        env=environment,
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+            there = subprocess.check_output([str(peers.python("openvino")), "-c", ask], text=True)
+            environment["BENCH_ALSO"] = there.strip()
+    found: dict[str, Any] = child(command, environment)
     if "tokens" in found:
         count = sum(map(len, found["tokens"]))
         found["tokens_per_second"] = count / found["seconds"]
         found["tokens_per_processor_second"] = count / found["processor_seconds"]
-    return found
-
-
-def collected(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Median and values over the repetitions."""
-    found = {}
-    for name in ("seconds", "processor_seconds", "tokens_per_second", "tokens_per_processor_second", "peak_mb"):
-        values = [round(run[name], 2) for run in runs]
-        found[name] = {"median": round(statistics.median(values), 2), "values": values}
     return found
 
 
@@ -285,20 +266,6 @@ def scores(task: dict[str, Any]) -> dict[str, float]:
             total, count = total + known[i, made], count + len(made)
         found[side] = total / count
     return found
-
-
-def peak_mb() -> float:
-    """Largest resident size of this program so far, in MB (10^6 bytes)."""
-    import torch
-
-    from tutelage.training._progress import peak_bytes
-
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        return peak_bytes(torch.device("cpu")) / 1e6
-    # The largest resident size that `getrusage` gives counts the parent's before this program began.
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
 if __name__ == "__main__":

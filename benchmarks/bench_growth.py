@@ -7,7 +7,7 @@ exponent b of cost = a size^b is the slope of a regression of logarithms, with a
 `upper half` is the slope over the larger half, where what every call costs shows least. What people scale,
 documents and tokens, may not grow faster than linearly: `faster_than_linear` lists what does.
 
-    PARTS="scoring dedup" python -m benchmarks growth     # these parts only: the others stay as they were
+    PARTS="scoring near_dedup" python -m benchmarks growth     # these parts only: the others stay as they were
 """
 
 import gc
@@ -15,7 +15,6 @@ import json
 import math
 import os
 import random
-import subprocess
 import sys
 import time
 import warnings
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.children import child
 
 RESULTS = Path(__file__).resolve().parent / "results" / "growth.json"
 REPEATS = 3
@@ -252,15 +253,7 @@ def bench() -> dict[str, Any]:
     asked = os.environ.get("PARTS", "").split() or list(PARTS)
     found = {name: part for name, part in before.get("parts", {}).items() if name not in asked}
     for name in asked:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.bench_growth", name],
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            check=True,
-            cwd=Path(__file__).resolve().parents[1],
-        )
-        found[name] = json.loads(done.stdout.splitlines()[-1])
+        found[name] = child([sys.executable, "-m", "benchmarks.bench_growth", name])
     return {
         "repeats": REPEATS,
         "may_be": LINEAR,

@@ -13,16 +13,14 @@ correlation over documents.
 
 import json
 import os
-import statistics
-import subprocess
 import sys
 import time
-from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
 
+from benchmarks.children import child, collected, peak_mb
 from benchmarks.skip import Skip
 
 SIDES = ("ours", "hf_float32_padded", "hf_bfloat16_sorted")
@@ -54,7 +52,7 @@ def bench() -> dict[str, Any]:
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(REPEATS):
         for side in sides if number % 2 == 0 else sides[::-1]:
-            runs[side].append(child(side))
+            runs[side].append(child([sys.executable, "-m", "benchmarks.bench_scoring", side]))
     if sides != SIDES:
         print(json.dumps({side: [summary(run) for run in found] for side, found in runs.items()}, indent=1))
         raise Skip("not all sides were asked for")
@@ -91,30 +89,8 @@ def bench() -> dict[str, Any]:
     return found
 
 
-def child(side: str) -> dict[str, Any]:
-    """One side in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.bench_scoring", side],
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        check=True,
-        cwd=Path(__file__).resolve().parents[1],
-    )
-    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
-
-
 def summary(run: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in run.items() if name != "losses"}
-
-
-def collected(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Median and range over the repetitions."""
-    found = {}
-    for name in ("seconds", "processor_seconds", "tokens_per_second", "tokens_per_processor_second", "peak_mb"):
-        values = [round(run[name], 2) for run in runs]
-        found[name] = {"median": round(statistics.median(values), 2), "values": values}
-    return found
 
 
 def agreement(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -211,15 +187,6 @@ def transformers_side(side: str) -> Side:
         return losses, sum(len(row) - 1 for row in rows)
 
     return Side(str(dtype).removeprefix("torch."), run)
-
-
-def peak_mb() -> float:
-    """Largest resident size of this process so far, in MB (10^6 bytes)."""
-    import torch
-
-    from tutelage.training._progress import peak_bytes
-
-    return peak_bytes(torch.device("cpu")) / 1e6
 
 
 if __name__ == "__main__":

@@ -13,12 +13,6 @@ from typing import Any
 TOP = 8
 
 
-def peak_bytes() -> int:
-    """VmHWM: the largest resident size of this process, loading included."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
 def main(job: dict[str, Any]) -> dict[str, Any]:
     import torch
 
@@ -27,6 +21,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     from tutelage.models.device import probe_gflops
     from tutelage.models.load import load_model
     from tutelage.training import trainer
+    from tutelage.training._progress import peak_bytes
 
     model: Any = load_model(job["model"], dtype="bfloat16")
     if job["kind"] in ("lora", "top"):
@@ -60,7 +55,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
 
     dataset = Dataset.from_rows(job["chats"])
     trained, record = step.train(model, dataset, on_event=listen, progress=False)
-    peak = peak_bytes()
+    peak = peak_bytes(torch.device("cpu"))
     trained.save(Path(job["out"]))
     # What is timed begins after the first step, or after the first epoch.
     start = 0 if job.get("epochs", 1) == 1 else next(i for i, s in enumerate(steps) if s[2] >= record.tokens / 2)

@@ -288,14 +288,5 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             raise InputError(
                 "a row is not an object", where=f"{file}, row {number}", expected="{...}", found=repr(row)
             )
-        try:
-            json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                "a row holds half of a character",
-                where=f"{file}, row {number}",
-                expected="complete Unicode characters",
-                found=f"the lone surrogate {error.object[error.start]!a}",
-                remedy="write the character out, or remove the escape",
-            ) from None
+        json_text.require_complete(json.dumps(row, ensure_ascii=False), "a row", f"{file}, row {number}")
     return rows

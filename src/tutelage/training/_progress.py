@@ -86,6 +86,11 @@ def peak_bytes(device: Any) -> int:
 
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    with contextlib.suppress(OSError):
+        # `getrusage` also counts what the parent held when it started this process.
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
     try:
         import resource
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tutelage.core.errors import InputError
-from tutelage.core.json_text import MOST_LEVELS, deeper
+from tutelage.core.json_text import MOST_LEVELS, deeper, require_complete
 
 Kind = Any
 _EXACT = 2**53
@@ -28,7 +28,7 @@ class ColumnTypes:
         clean: dict[str, Any] | None = None
         for name, value in row.items():
             if not name.isascii():
-                _whole(name, "the name of a column")
+                require_complete(name, "the name of a column")
             if value is None:
                 continue
             if isinstance(value, list | dict) and deeper(value, MOST_LEVELS):
@@ -81,7 +81,7 @@ def _merge(known: Kind, value: Any, place: str) -> Kind:
         updates = {}
         for key, item in value.items():
             if not key.isascii():
-                _whole(key, f"a key of column {place!r}")
+                require_complete(key, f"a key of column {place!r}")
             merged = _merge(fields.get(key), item, f"{place}.{key}")
             if merged is not fields.get(key) or key not in fields:
                 updates[key] = merged
@@ -108,22 +108,10 @@ def _is(kind: Kind, name: str) -> bool:
     return isinstance(kind, tuple) and kind[0] == name
 
 
-def _whole(text: str, what: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{what} holds half of a character",
-            expected="complete Unicode characters",
-            found=f"the lone surrogate {text[error.start]!r} at character {error.start}",
-            remedy="write the character out, or remove the escape",
-        ) from None
-
-
 def _scalar(value: Any, place: str) -> str:
     if isinstance(value, str):
         if not value.isascii():
-            _whole(value, f"column {place!r}")
+            require_complete(value, f"column {place!r}")
         return "text"
     if isinstance(value, bool):
         return "boolean"
