@@ -9,6 +9,7 @@ from tutelage.core.errors import InputError, StoreError
 from tutelage.runs import Ledger
 
 MUTATIONS = [
+    ("src/tutelage/runs/ledger.py", "CREATE INDEX IF NOT EXISTS results_by_run ON results (run_id);\n", ""),
     ("src/tutelage/runs/ledger.py", "_json(recipe)\n", "_json(recipe, sort_keys=True)\n"),
     ("src/tutelage/runs/ledger.py", "if recorded is not None and recorded != _sum(found.values()):", "if False:"),
     ("src/tutelage/runs/ledger.py", 'if found != "ok":', "if False:"),
@@ -132,6 +133,27 @@ def test_a_changed_entry_is_named_and_the_rest_survives(ledger):
         ledger.run("two")
     assert "run two" in error.value.where and "run the recipe again" in error.value.remedy
     assert ledger.run("one")["name"] == "x"
+
+
+@pytest.mark.parametrize("table", ["steps", "results", "comparisons", "gates"])
+def test_an_entry_that_slips_out_of_its_run_is_missed(ledger, table):
+    """A changed bit of a run's id makes an entry nobody's; the others would be read as if they were all."""
+    ledger.start("elsewhere", {"name": "x"}, {}, {}, {})
+    ledger.step("elsewhere", STEP)
+    ledger.result("elsewhere", {**STEP, "result": {"estimate": 0.75}})
+    ledger.comparison("elsewhere", {"rows": []})
+    ledger.gate("elsewhere", 0, {"met": True})
+    ledger.finish("elsewhere", "passed")
+    with sqlite3.connect(ledger.file) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        page = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
+        size = db.execute("PRAGMA page_size").fetchone()[0]
+    db.close()
+    content = bytearray(ledger.file.read_bytes())
+    content[content.index(b"elsewhere", (page - 1) * size, page * size)] ^= 1
+    ledger.file.write_bytes(content)
+    with pytest.raises(StoreError, match="ledger"):
+        Ledger(ledger.workspace).run("elsewhere")
 
 
 def test_a_page_that_does_not_fit_the_others_is_found(ledger):

@@ -2,7 +2,8 @@
 
 Written by one process per run, read by anyone at any time (write-ahead log). `Ledger(workspace).run("latest")`
 gives everything about a run as one plain dict; the report is made from nothing else but this and the store.
-Every entry carries a hash of its values, so that a changed one is never read as if it were what was written.
+Every entry carries a hash of its values, so that a changed one is never read as if it were what was written; every
+table has an index over `run_id`, which SQLite's own check compares, so that none slips out of its run.
 """
 
 import hashlib
@@ -42,6 +43,7 @@ CREATE TABLE IF NOT EXISTS gates (
   run_id TEXT, number INTEGER, gate TEXT, check_sum TEXT, PRIMARY KEY (run_id, number));
 CREATE TABLE IF NOT EXISTS needed (run_id TEXT, key TEXT, PRIMARY KEY (run_id, key));
 CREATE INDEX IF NOT EXISTS steps_by_method ON steps (method);
+CREATE INDEX IF NOT EXISTS results_by_run ON results (run_id);
 """
 
 
