@@ -19,9 +19,7 @@ from tutelage.runs.environment import environment
 
 FOLDER = Path(__file__).resolve().parent
 # How fast we are comes first; sweeps of hours, which go on where they were cut off, come after all others.
-FIRST = (
-    "scoring", "training", "generation", "embedding", "evaluation", "text", "ekfac", "growth", "curate", "streaming"
-)  # fmt: skip
+FIRST = tuple("scoring training generation embedding evaluation text ekfac growth curate streaming".split())
 LAST = ("labels", "choosing")
 BUSY = 0.1  # cores that others may use before a timing is called disturbed
 
