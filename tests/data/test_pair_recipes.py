@@ -28,7 +28,7 @@ MUTATIONS = [
         '{head}{line_end}", "completion": body',
         '{head}{line_end}", "completion": code',
     ),
-    ("src/tutelage/data/recipes/docstring_code.py", ">= self.min_words", "> self.min_words"),
+    ("src/tutelage/data/_python_source.py", ">= min_words", "> min_words"),
     (
         "src/tutelage/data/recipes/class_prefix.py",
         '"completion": f" {text.strip()}"',

@@ -28,7 +28,7 @@ MUTATIONS = [
         "length + grown - ends < limit",
     ),
     ("src/tutelage/data/recipes/question_answer.py", "number % len(self.templates)", "0"),
-    ("src/tutelage/data/recipes/code_docstring.py", ">= self.min_words", "> self.min_words"),
+    ("src/tutelage/data/_python_source.py", ">= min_words", "> min_words"),
     ("src/tutelage/data/recipes/continuation.py", "cut = ends[prompt_words - 1]", "cut = ends[prompt_words]"),
     ("src/tutelage/data/recipes/_derive.py", 'row.get("group") or row["id"]', 'row["id"]'),
 ]

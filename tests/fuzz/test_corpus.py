@@ -16,7 +16,7 @@ MUTATIONS = [
         "    except KeyError as error:",
     ),
     ("src/tutelage/data/read/_types.py", "deeper(value, MOST_LEVELS)", "False"),
-    ("src/tutelage/data/read/_types.py", '_whole(key, f"a key of column {place!r}")', "pass"),
+    ("src/tutelage/data/read/_types.py", 'require_complete(key, f"a key of column {place!r}")', "pass"),
     (
         "src/tutelage/data/read/_tables.py",
         "        table.validate(full=True)\n        return {}",

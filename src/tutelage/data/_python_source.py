@@ -65,6 +65,15 @@ def functions(text: str) -> list[Function]:
     return found
 
 
+def documented(text: str, min_words: int) -> list[Function] | str:
+    """The functions of a text whose docstring has so many words, or why there is none."""
+    try:
+        found = functions(text.replace("\r\n", "\n").replace("\r", "\n"))
+    except InputError as error:
+        return f"not Python: {error.found}"
+    return [f for f in found if len(f.docstring.split()) >= min_words] or "no documented function"
+
+
 def docstrings(text: str) -> list[str]:
     """All docstrings of a module: its own, then those of classes and functions in source order."""
     tree = parse(text)

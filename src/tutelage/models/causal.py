@@ -21,11 +21,12 @@ from tutelage.models.fused_layer import float_states, fused_layers
 from tutelage.models.head import Head, find_head
 from tutelage.models.own_code import own_code
 from tutelage.models.packing import Isolation, TokenBatch, forward_inputs
-from tutelage.models.seam import Generation, LogLikelihood, Model, TextScore, as_texts
+from tutelage.models.seam import Generation, LogLikelihood, TextScore, as_texts
 from tutelage.models.templates import ChatTemplate, check_messages
+from tutelage.models.torch_model import TorchModel
 
 
-class CausalLM(Model):
+class CausalLM(TorchModel):
     """A causal language model. `module` is the transformers (or PEFT) module, for where gradients are needed.
 
     FLOPs are charged as 2 P tokens forward, P = weights that multiply every token: all parameters but the
@@ -44,7 +45,7 @@ class CausalLM(Model):
         isolation: Isolation | None = None,
     ) -> None:
         super().__init__(name)
-        self.module: Any = module
+        self.module = module
         self.tokenizer = tokenizer
         self.template = template
         self.bos_id: int | None = tokenizer.bos_token_id
@@ -71,23 +72,6 @@ class CausalLM(Model):
                 packing.choose_isolation(self)
 
     # -- what it is ---------------------------------------------------------------------------------------
-
-    @property
-    def base_module(self) -> Any:
-        """The transformers model below a PEFT wrapper (adapters act in place), or the module itself."""
-        return self.module.get_base_model() if hasattr(self.module, "get_base_model") else self.module
-
-    @property
-    def config(self) -> Any:
-        return self.base_module.config
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.base_module.get_input_embeddings().weight.dtype
 
     @property
     def max_length(self) -> int:

@@ -25,8 +25,9 @@ from tutelage.models.encode import tokenizer_text
 from tutelage.models.own_code import own_code
 from tutelage.models.packing import Isolation, TokenBatch
 from tutelage.models.peft_io import adapter_facts, frozen_view, put_adapter, quiet, save_module
-from tutelage.models.seam import Model, as_texts, saving
+from tutelage.models.seam import as_texts, saving
 from tutelage.models.soft_prompt import soft_ids
+from tutelage.models.torch_model import TorchModel
 
 # bfloat16 is taken only if it moves no probe text by more than this (cosine with the float32 vector).
 MIN_COSINE = 0.999
@@ -39,7 +40,7 @@ _PROBE = (
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
-class Encoder(Model):
+class Encoder(TorchModel):
     """An encoder and its tokenizer. `module` is the transformers module, for where gradients are needed.
 
     max_length: tokens per text, special tokens included; longer texts are cut, with a warning. Default: what the
@@ -62,7 +63,7 @@ class Encoder(Model):
         precision: str = "float32",
     ) -> None:
         super().__init__(name)
-        self.module: Any = module.eval()
+        self.module = module.eval()
         self.tokenizer = tokenizer
         self.soft_ids = soft_ids(module)
         positions = int(getattr(self.config, "max_position_embeddings", None) or 512)
@@ -129,23 +130,6 @@ class Encoder(Model):
         )
 
     # -- what it is ---------------------------------------------------------------------------------------
-
-    @property
-    def base_module(self) -> Any:
-        """The transformers model below a PEFT wrapper (adapters act in place), or the module itself."""
-        return self.module.get_base_model() if hasattr(self.module, "get_base_model") else self.module
-
-    @property
-    def config(self) -> Any:
-        return self.base_module.config
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.base_module.get_input_embeddings().weight.dtype
 
     @property
     def precision(self) -> str:

@@ -11,9 +11,8 @@ from typing import Any
 from pydantic import Field
 
 from tutelage.core.dataset import Dataset
-from tutelage.core.errors import InputError
 from tutelage.core.method import Inputs, Transform
-from tutelage.data._python_source import functions
+from tutelage.data._python_source import documented
 from tutelage.data.recipes._derive import CARRIED, derive
 
 CARD = {
@@ -41,13 +40,9 @@ class CodeDocstring(Transform):
         """One row per documented function; rows that are not Python or have none are dropped."""
 
         def make(text: str, row: dict[str, Any]) -> "Iterator[dict[str, Any]] | str":
-            try:
-                found = functions(text.replace("\r\n", "\n").replace("\r", "\n"))
-            except InputError as error:
-                return f"not Python: {error.found}"
-            long_enough = [f for f in found if len(f.docstring.split()) >= self.min_words]
-            if not long_enough:
-                return "no documented function"
-            return ({"prompt": f.code, "completion": f.docstring, "function": f.name} for f in long_enough)
+            found = documented(text, self.min_words)
+            if isinstance(found, str):
+                return found
+            return ({"prompt": f.code, "completion": f.docstring, "function": f.name} for f in found)
 
         return derive(dataset, self.column, self.carry, make)

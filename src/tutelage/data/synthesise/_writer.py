@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tutelage.core.records import Budget
 from tutelage.core.text.hashing import hash64
@@ -73,29 +73,30 @@ def json_object(text: str) -> dict[str, Any] | None:
     return None
 
 
+class Asked(Protocol):
+    """The fields that every method which writes has."""
+
+    max_new_tokens: int
+    temperature: float
+    seed: int
+    budget: Budget | None
+    max_calls: int | None
+
+
 class Writing:
     """One job of a writer. `ask` never raises for what the model says: problems are counted and come back."""
 
-    def __init__(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        max_new_tokens: int,
-        temperature: float,
-        seed: int,
-        budget: Budget | None = None,
-        max_calls: int | None = None,
-    ) -> None:
+    def __init__(self, inputs: Mapping[str, Any], asked: Asked) -> None:
         self.writer = inputs["writer"]
         self.calls = self.tokens = 0
         self.stopped = ""
         self.problems: Counter[str] = Counter()
         self._tell = inputs.get("on_event") or (lambda event: None)
-        self._new_tokens = max_new_tokens
-        self._temperature = temperature
-        self._seed = seed
-        self._budget = budget
-        self._max_calls = max_calls
+        self._new_tokens = asked.max_new_tokens
+        self._temperature = asked.temperature
+        self._seed = asked.seed
+        self._budget = asked.budget
+        self._max_calls = asked.max_calls
 
     def prompt(self, text: str) -> str:
         """A user's turn as the writer takes it: through its template where it has one."""

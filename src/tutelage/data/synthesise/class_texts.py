@@ -95,10 +95,7 @@ class ClassTexts(Transform):
         vectors = dict(zip(usable, unit(inputs["encoder"].embed([rows[i]["text"] for i in usable]))))
         centroids = np.stack([unit(sum(vectors[i] for i in places)) for places in real.values()])
         radii = [self._radius(name, [vectors[i] for i in places]) for name, places in real.items()]
-        writing = Writing(
-            inputs, max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed,
-            budget=self.budget, max_calls=self.max_calls,
-        )  # fmt: skip
+        writing = Writing(inputs, self)
         funnel = Funnel(GateSettings(min_words=self.min_words, rouge_l=self.rouge_l), inputs.get("protected"))
         funnel.know((rows[i]["id"], rows[i]["text"]) for i in usable)
         made: list[dict[str, Any]] = []

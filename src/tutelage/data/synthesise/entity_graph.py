@@ -113,10 +113,7 @@ class EntityGraph(Transform):
     def apply(self, dataset: Dataset, inputs: Inputs) -> Dataset:
         """Summary and texts of every document; a document without any is dropped, and why."""
         dataset.require(self.column)
-        writing = Writing(
-            inputs, max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed,
-            budget=self.budget, max_calls=self.max_calls,
-        )  # fmt: skip
+        writing = Writing(inputs, self)
         funnel = Funnel(GateSettings(min_words=self.min_words, rouge_l=self.rouge_l), inputs.get("protected"))
         builder = DatasetBuilder()
         fell_back = lonely = 0

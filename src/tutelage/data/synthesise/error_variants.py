@@ -123,10 +123,7 @@ class ErrorVariants(Transform):
     def apply(self, dataset: Dataset, inputs: Inputs) -> Dataset:
         """The new rows alone; every source row without one is dropped, and why."""
         dataset.require(self.column)
-        writing = Writing(
-            inputs, max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed,
-            budget=self.budget, max_calls=self.max_calls,
-        )  # fmt: skip
+        writing = Writing(inputs, self)
         funnel = Funnel(GateSettings(rouge_l=self.rouge_l), inputs.get("protected"))
         builder = DatasetBuilder()
         wrong: list[Row] = []

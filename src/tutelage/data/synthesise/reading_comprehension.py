@@ -79,10 +79,7 @@ class ReadingComprehension(Transform):
     def apply(self, dataset: Dataset, inputs: Inputs) -> Dataset:
         """The same rows with tasks behind their text; rows without text are dropped."""
         dataset.require(self.column)
-        writing = inputs.get("writer") and Writing(
-            inputs, max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed,
-            budget=self.budget, max_calls=self.max_calls,
-        )  # fmt: skip
+        writing = inputs.get("writer") and Writing(inputs, self)
         funnel = Funnel(GateSettings(rouge_l=self.rouge_l), inputs.get("protected"))
         builder = DatasetBuilder()
         rows = []
