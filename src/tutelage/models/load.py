@@ -14,8 +14,6 @@ from tutelage.models.seam import Model
 from tutelage.models.templates import ChatTemplate
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
-
-
 MOST_LAYERS = 4096  # building more takes minutes before anything is seen to be wrong
 
 
