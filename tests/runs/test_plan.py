@@ -2,8 +2,15 @@
 
 import pytest
 
-from tutelage.runs import Ledger, plan, prepare
+from tutelage.runs import Ledger, plan, prepare, resume
 
+MUTATIONS = [
+    (
+        "src/tutelage/runs/execute.py",
+        'work = _before_training if options.get("before_training") else _work',
+        "work = _work",
+    ),
+]
 ARMS = {"random": {}, "more": {"trained": {"rate": 2.0}}}
 
 
@@ -138,6 +145,10 @@ def test_prepare_runs_what_no_training_is_behind_and_the_plan_foresees_the_rest(
     assert prepared.status == "prepared"
     ran = Ledger(bed.folder).run(prepared.run_id)["steps"]
     assert {step["step"] for step in ran if not step["cached"]} == {"pool", "test", "chosen", "result"}
+    again = resume(prepared.run_id, bed.folder)
+    assert again.status == "prepared" and {"trained"}.isdisjoint(
+        step["step"] for step in Ledger(bed.folder).run(again.run_id)["steps"]
+    ), "what was only to be prepared is not run"
     made = plan(recipe, bed.folder)
     assert all(step.cached for step in made.steps if step.name == "chosen")
     assert probes == [20], "one measurement serves all runs of the method"

@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,7 +102,7 @@ def run(
         made = plan(recipe, folder, limit=limit)
         return RunResult("", folder, "planned", EXIT_PASS, plan=made)
     paths.check_paths(recipe, folder)
-    return _execute(recipe, folder, _new_id(recipe), limit, progress, _work)
+    return _execute(recipe, folder, _new_id(recipe), {"limit": limit}, progress)
 
 
 def prepare(
@@ -114,15 +114,19 @@ def prepare(
     """
     check_recipe(recipe)
     recipe = recipe if limit is None else limited(recipe, limit)
-    return _execute(recipe, Path(workspace).resolve(), _new_id(recipe), limit, progress, _before_training)
+    options = {"limit": limit, "before_training": True}
+    return _execute(recipe, Path(workspace).resolve(), _new_id(recipe), options, progress)
 
 
 def resume(run_id: str = "latest", workspace: str | Path = ".", *, progress: Listener | None = None) -> RunResult:
-    """Go on with a run that was interrupted, suspended or killed, under its id; complete steps are not redone."""
+    """Go on with a run that was interrupted, suspended or killed, under its id; complete steps are not redone.
+
+    Of `prepare` it does the rest, and no more.
+    """
     folder = Path(workspace).resolve()
     entry = Ledger(folder).run(run_id)
     recipe = Recipe(**entry["recipe"]).placed(Path(entry["place"]["folder"]), entry["place"]["allow_outside"])
-    return _execute(recipe, folder, entry["run_id"], entry["options"].get("limit"), progress, _work)
+    return _execute(recipe, folder, entry["run_id"], entry["options"], progress)
 
 
 def _new_id(recipe: Recipe) -> str:
@@ -133,19 +137,19 @@ def _execute(
     recipe: Recipe,
     workspace: Path,
     run_id: str,
-    limit: int | None,
+    options: Mapping[str, Any],
     progress: Listener | None,
-    work: Callable[[Engine], RunResult],
 ) -> RunResult:
+    work = _before_training if options.get("before_training") else _work
     with _only_one(recipe, workspace), tracked(recipe, workspace, run_id, progress) as listener:
         damaged: set[str] = set()
         while True:
-            engine = Engine(recipe, workspace, run_id, limit=limit, listener=listener)
+            engine = Engine(recipe, workspace, run_id, limit=options.get("limit"), listener=listener)
             engine.ledger.start(
                 run_id,
                 recipe.flat(),
                 {"folder": str(recipe.folder), "allow_outside": recipe.allow_outside},
-                {"limit": limit},
+                options,
                 environment(),
             )
             if not damaged:
