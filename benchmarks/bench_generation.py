@@ -108,23 +108,26 @@ def reported(
     measures = ("tokens_per_second", "tokens_per_processor_second", "peak_mb")
     medians = {side: [one[name]["median"] for name in measures] for side, one in found["sides"].items()}
     found["ratios"] = {
-        f"{side} / {peer}": {
-            "speed": round(medians[side][0] / medians[peer][0], 2),
-            "speed_by_processor_seconds": round(medians[side][1] / medians[peer][1], 2),
-            "memory": round(medians[side][2] / medians[peer][2], 3),
+        peer: {
+            side: {
+                "speed": round(medians[side][0] / medians[peer][0], 2),
+                "speed_by_processor_seconds": round(medians[side][1] / medians[peer][1], 2),
+                "memory": round(medians[side][2] / medians[peer][2], 3),
+            }
+            for side in runs
+            if side.startswith("ours")
         }
-        for side in runs
         for peer in runs
-        if side.startswith("ours") and not peer.startswith("ours")
+        if not peer.startswith("ours")
     }
     ours, theirs = (found["conditions"][side] for side in ("ours", "transformers_bfloat16"))
     lost = scores["transformers_float32"] - scores["ours"]
     found["must"] = {f"{side} / {peer}": ratio for (side, peer), ratio in MUST.items()} | {"nats": NATS}
     found["met"] = {
         "speed": {
-            pair: found["ratios"][pair]["speed"] >= ratio
-            for pair, ratio in found["must"].items()
-            if pair in found["ratios"]
+            f"{side} / {peer}": found["ratios"][peer][side]["speed"] >= ratio
+            for (side, peer), ratio in MUST.items()
+            if peer in runs and side in runs
         },
         "likeness": ours["equal_to_float32"] >= theirs["equal_to_float32"] and lost <= NATS,
     }

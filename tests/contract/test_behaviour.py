@@ -13,6 +13,7 @@ import pytest
 from tutelage.core import discovery
 from tutelage.core.apply import check_balance, score_dataset
 from tutelage.core.dataset import Dataset
+from tutelage.core.dataset_builder import DatasetBuilder
 from tutelage.core.errors import TutelageError
 from tutelage.core.records import Budget, Result
 
@@ -239,6 +240,26 @@ def test_scorer_adds_columns_and_nothing_else(name, data, inputs):
         assert added <= declared and declared <= set(scored.column_names), f"card writes {sorted(declared)}"
     again = score_dataset(make(name), data, inputs_for(name, inputs))
     assert again.hash == scored.hash, "same input, other output"
+
+
+@pytest.mark.parametrize("name", of_kind("Scorer"))
+def test_a_score_does_not_hang_on_how_the_rows_are_cut(name, data, inputs):
+    builder = DatasetBuilder(rows_per_shard=7)
+    for row in data.rows():
+        builder.add(row)
+    whole, parts = (score_dataset(make(name), rows, inputs_for(name, inputs)) for rows in (data, builder.finish()))
+    assert parts.num_shards > whole.num_shards == 1
+    for column in whole.column_names:
+        assert alike(whole.column(column).to_pylist(), parts.column(column).to_pylist()), column
+
+
+def alike(one, other):
+    """Equal, numbers but for rounding: packs hold other rows."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return one == pytest.approx(other, rel=1e-4, abs=1e-5, nan_ok=True)
+    return one == other
 
 
 @pytest.mark.parametrize("name", of_kind("Transform"))

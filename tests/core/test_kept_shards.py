@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+from types import SimpleNamespace
 
 import pytest
 
+from tutelage.core import apply
 from tutelage.core.apply import score_dataset
 from tutelage.core.dataset import Dataset
 from tutelage.core.dataset_builder import DatasetBuilder
@@ -21,6 +23,13 @@ MUTATIONS = [
     ("src/tutelage/core/kept_shards.py", "part.replace(file)", "pass"),
     ("src/tutelage/core/kept_shards.py", "!= _digest(content[_HASH:])", '== b""'),
     ("src/tutelage/core/kept_shards.py", "        os.fsync(out.fileno())\n", ""),
+    ("src/tutelage/core/apply.py", "pieces = cut(shard) if slow else [shard]", "pieces = [shard]"),
+    ("src/tutelage/core/apply.py", "pieces = cut(shard) if slow else [shard]", "pieces = cut(shard)"),
+    (
+        "src/tutelage/core/apply.py",
+        "finished.columns(number, place, rows, score)",
+        "finished.columns(0, 0, rows, score)",
+    ),
 ]
 
 
@@ -77,7 +86,7 @@ def test_shards_of_other_rows_and_damaged_files_are_made_again(tmp_path):
     for number, text in enumerate(("q", "r", "s")):
         builder.add({"id": f"y{number}", "text": text})
     assert scored(builder.finish(), tmp_path, stop=False)[1] == ["q", "r", "s"]
-    file = tmp_path / "shard-000000.arrow"
+    file = tmp_path / "shard-000000-000.arrow"
     file.write_bytes(file.read_bytes()[:50])
     found, seen, _ = scored(builder.finish(), tmp_path, stop=False)
     assert seen == ["q", "r"] and found.numpy("size").tolist() == [1, 1, 1]
@@ -92,7 +101,7 @@ def test_a_flipped_bit_anywhere_has_its_shard_scored_again(tmp_path, monkeypatch
     )
     rows = dataset("a", "bb", "c")
     expected, _, _ = scored(rows, tmp_path, stop=False)
-    file = tmp_path / "shard-000000.arrow"
+    file = tmp_path / "shard-000000-000.arrow"
     assert file.stat().st_ino in synced, "flushed before it gets its name"
     whole = file.read_bytes()
     for place in range(0, len(whole), 7):
@@ -102,6 +111,30 @@ def test_a_flipped_bit_anywhere_has_its_shard_scored_again(tmp_path, monkeypatch
         found, seen, _ = scored(rows, tmp_path, stop=False)
         assert seen == ["a", "bb"] and found.hash == expected.hash, place
         assert file.read_bytes() == whole
+
+
+def test_what_a_model_looks_at_is_kept_in_pieces_of_a_shard(tmp_path, monkeypatch):
+    """One shard of 64 MB would be hours of a model's work: gone with the process that did it."""
+    texts = [f"text {number}" for number in range(9)] + ["stop", "last"]
+    rows = Dataset.from_rows({"id": f"r{n}", "text": text} for n, text in enumerate(texts))
+    monkeypatch.setattr(apply, "PIECE_BYTES", next(rows.shards()).nbytes // 4)
+    model = SimpleNamespace(meter=Meter())
+
+    def scored_with(kept, stop, **inputs):
+        seen, meter = [], Meter()
+        with contextlib.suppress(KeyboardInterrupt):
+            found = score_dataset(Counting(stop=stop), rows, {"seen": seen, "meter": meter, **inputs}, {}, kept)
+            return found, seen, meter.cost
+        return None, seen, meter.cost
+
+    assert scored_with(tmp_path, True, model=model)[1] == texts[:9]
+    found, seen, cost = scored_with(tmp_path, False, model=[model])
+    assert seen == texts[8:], "three pieces of four were finished"
+    assert cost.scored_tokens == 11, "what was done before is charged"
+    whole, every, plain = scored_with(tmp_path / "none", False)
+    assert every == texts and found.hash == whole.hash and found.schema == whole.schema and cost == plain
+    assert not (tmp_path / "none").exists(), "without a model a shard is a moment's work"
+    assert scored_with(None, False, model=model)[0].hash == whole.hash
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -29,6 +29,7 @@ MUTATIONS = [
     ),
     ("src/tutelage/data/recipes/question_answer.py", "number % len(self.templates)", "0"),
     ("src/tutelage/data/_python_source.py", ">= min_words", "> min_words"),
+    ("src/tutelage/data/recipes/code_docstring.py", '"completion": f.docstring', '"completion": f.code'),
     ("src/tutelage/data/recipes/continuation.py", "cut = ends[prompt_words - 1]", "cut = ends[prompt_words]"),
     ("src/tutelage/data/recipes/_derive.py", 'row.get("group") or row["id"]', 'row["id"]'),
 ]

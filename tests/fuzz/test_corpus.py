@@ -16,6 +16,21 @@ MUTATIONS = [
         "    except KeyError as error:",
     ),
     ("src/tutelage/data/read/_types.py", "deeper(value, MOST_LEVELS)", "False"),
+    ("src/tutelage/core/items.py", "(OSError, ValueError, pa.ArrowException)", "(OSError, ValueError)"),
+    ("src/tutelage/core/results_import.py", "if count <= 0:", "if False:"),
+    ("src/tutelage/core/items.py", "(OSError, ValueError, pa.ArrowException)", "(OSError, pa.ArrowException)"),
+    ("src/tutelage/evaluation/_lm_eval_prompts.py", "RecursionError, re.error", "re.error"),
+    ("src/tutelage/core/items.py", "table.validate(full=True)", "table.validate()"),
+    (
+        "src/tutelage/evaluation/_lm_eval_config.py",
+        'json_text.require_complete(json.dumps(content, ensure_ascii=False, default=str), "a task file", file)',
+        "pass",
+    ),
+    (
+        "src/tutelage/evaluation/_lm_eval_config.py",
+        '                expected="values only",\n                found=f"!function {name}",\n',
+        "",
+    ),
     ("src/tutelage/data/read/_types.py", 'require_complete(key, f"a key of column {place!r}")', "pass"),
     (
         "src/tutelage/data/read/_tables.py",

@@ -13,6 +13,7 @@ from toy.planted_pool import make_pool
 from tutelage.core.apply import apply_transform, score_dataset
 from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
+from tutelage.core.text.hashing import hash64
 from tutelage.data.filter.clear import Clear as Filter
 from tutelage.signals import clear
 from tutelage.signals.clear import QUESTIONS, Clear, auroc, observed, self_check, swap, token_f1
@@ -29,7 +30,7 @@ MUTATIONS = [
     ),
     ("src/tutelage/signals/clear.py", "np.repeat([1.0, 0.0]", "np.repeat([0.0, 1.0]"),
     ("src/tutelage/signals/clear.py", "pairs[(i + 1) % count][1]", "pairs[i][1]"),
-    ("src/tutelage/signals/clear.py", "seed=self.seed * self.samples + j", "seed=self.seed"),
+    ("src/tutelage/signals/clear.py", 'hash64(self.seed, f"{one} {j}")', "hash64(0, one)"),
 ]
 
 
@@ -57,7 +58,7 @@ def test_confidence_mixes_both_parts():
             (ask("p", "red", QUESTIONS[1]), " yes"): math.log(0.1),
             (ask("p", "red", QUESTIONS[1]), " no"): math.log(0.3),
         },
-        outputs={("p", 0): "red", ("p", 1): "blue"},
+        outputs={("p", hash64(0, f"a {sample}") % 2**31): text for sample, text in enumerate(("red", "blue"))},
     )
     rows = [{"id": "a", "prompt": "p", "completion": "red"}]
     assert self_check([("p", "red")], model) == pytest.approx([0.5])
@@ -111,11 +112,10 @@ class Knows(LookupModel):
         self._right, self._skill, self._all = right, skill, sorted(set(right.values()))
 
     def generate(self, prompts, seed=0, **options):
-        rng = np.random.default_rng(seed)
-        texts = [
-            self._right[p] if rng.random() < self._skill else self._all[rng.integers(len(self._all))]
-            for p in prompts
-        ]
+        texts = []
+        for p, one in zip(prompts, seed):
+            rng = np.random.default_rng(one)
+            texts.append(self._right[p] if rng.random() < self._skill else self._all[rng.integers(len(self._all))])
         made = super().generate(prompts, seed=seed)
         return [type(one)(text, one.token_ids, False, one.prompt_tokens) for one, text in zip(made, texts)]
 
@@ -158,7 +158,13 @@ def test_fields_reach_the_model_and_the_check(planted, monkeypatch):
         swapped=0.5,
     )
     expected = {"max_new_tokens": 7, "temperature": 0.4, "stop": ("\n",)}
-    assert calls == [(n, {**expected, "seed": s}) for n in (10, 20) for s in (6, 7)]
+    seeds = [(n, options.pop("seed")) for n, options in calls]
+    assert [n for n, _ in calls] == [10, 10, 20, 20] and all(options == expected for _, options in calls)
+    assert all(len(set(own)) == n for n, own in seeds)
+    assert not set(seeds[2][1]) & set(seeds[3][1]), "every sample has its own"
+    calls.clear()
+    score(planted[:20], Records(), samples=2, seed=4, check_rows=10, swapped=0.5)
+    assert calls[-1][1]["seed"] != seeds[3][1]
     shares = []
     monkeypatch.setattr(clear, "swap", lambda pairs, share: (shares.append(share), swap(pairs, share))[1])
     numbers = [{"prompt": f"p{i}", "completion": f"it is {i}"} for i in range(10)]

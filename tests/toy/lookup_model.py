@@ -44,8 +44,8 @@ class LookupModel:
     def generate(self, prompts, max_new_tokens=64, temperature=0.0, stop=(), seed=0, batch_size=16):
         self.asked += prompts
         found = []
-        for prompt in prompts:
-            text = self.outputs.get((prompt, seed), self.outputs.get(prompt, ""))
+        for prompt, own in zip(prompts, seed if isinstance(seed, list) else [seed] * len(prompts)):
+            text = self.outputs.get((prompt, own), self.outputs.get(prompt, ""))
             for end in stop:
                 text = text.split(end)[0]
             found.append(Generation(text, tuple(text.encode()), text.endswith("..."), len(prompt)))

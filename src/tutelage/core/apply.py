@@ -1,34 +1,64 @@
 """Apply a method to a dataset: run a scorer shard by shard, and check that a transform loses no row silently."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from tutelage.core.dataset import Dataset
+from tutelage.core.dataset import Dataset, as_array
 from tutelage.core.errors import InputError
-from tutelage.core.kept_shards import KeptShards
+from tutelage.core.kept_shards import KeptShards, meters_of_models
 from tutelage.core.method import Inputs, Scorer, State, Transform, as_column
 from tutelage.core.threads import in_threads
+
+# Of a shard, at once, where a model looks at it: a quarter of a million tokens.
+PIECE_BYTES = 2**20
 
 
 def score_dataset(
     scorer: Scorer, dataset: Dataset, inputs: Inputs, state: State | None = None, kept: Path | None = None
 ) -> Dataset:
-    """`dataset` with the scorer's columns; `state` skips the fit (a cached one). What is scored of a dataset of
-    several shards is kept below `kept` until the caller removes it, and not scored again after an interruption."""
+    """`dataset` with the scorer's columns; `state` skips the fit (a cached one).
+
+    Where a model looks at the rows, they are scored in pieces of some minutes. What is scored of several shards or
+    pieces is kept below `kept` until the caller removes it, and not scored again after an interruption.
+    """
     fitted = scorer.fit(dataset, inputs) if state is None else state
-    finished = KeptShards(kept, inputs) if kept is not None and dataset.num_shards > 1 else None
+    finished = None if kept is None else KeptShards(kept, inputs)
+    # What a model looks at takes minutes for a megabyte, and not a moment.
+    slow = bool(meters_of_models(inputs))
 
-    def score(shard: pa.Table) -> Mapping[str, Any]:
-        found = scorer.score(shard, fitted, inputs)
-        return {name: as_column(values, shard.num_rows, name) for name, values in found.items()}
+    def score(rows: pa.Table) -> Mapping[str, Any]:
+        found = scorer.score(rows, fitted, inputs)
+        return {name: as_column(values, rows.num_rows, name) for name, values in found.items()}
 
-    def numbered(item: tuple[int, pa.Table]) -> Mapping[str, Any]:
-        return score(item[1]) if finished is None else finished.columns(*item, score)
+    def of_shard(item: tuple[int, pa.Table]) -> Mapping[str, Any]:
+        number, shard = item
+        pieces = cut(shard) if slow else [shard]
+        if finished is None or (len(pieces) == 1 and dataset.num_shards == 1):
+            found = list(map(score, pieces))
+        else:
+            found = [finished.columns(number, place, rows, score) for place, rows in enumerate(pieces)]
+        return found[0] if len(found) == 1 else joined(found)
 
-    return dataset.with_columns(scorer.name, in_threads(numbered, enumerate(dataset.shards()), scorer.threads))
+    return dataset.with_columns(scorer.name, in_threads(of_shard, enumerate(dataset.shards()), scorer.threads))
+
+
+def cut(shard: pa.Table) -> list[pa.Table]:
+    """A shard in pieces of about as many rows, each of some `PIECE_BYTES`; copies, since a scorer may read the
+    buffers of a column as if nothing came before."""
+    pieces = max(1, min(len(shard), round(shard.nbytes / PIECE_BYTES)))
+    ends = [len(shard) * number // pieces for number in range(pieces + 1)]
+    return [shard] if pieces == 1 else [shard.take(list(range(*pair))) for pair in itertools.pairwise(ends)]
+
+
+def joined(pieces: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The columns of a shard from those of its pieces."""
+    tables = [pa.table({name: as_array(values, name) for name, values in piece.items()}) for piece in pieces]
+    whole = pa.concat_tables(tables, promote_options="permissive")
+    return {name: whole.column(name) for name in whole.column_names}
 
 
 def apply_transform(transform: Transform, dataset: Dataset, inputs: Inputs) -> Dataset:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tutelage.core import json_text
 from tutelage.core.errors import InputError, suggest
 
 STATUSES = ("ok", "unparsed", "truncated", "refused", "error")
@@ -119,12 +120,16 @@ class ItemLog:
         """Read a log that `save` wrote."""
         try:
             table = pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
+            table.validate(full=True)  # a damaged text is no UTF-8
+            text = (table.schema.metadata or {}).get(_METADATA)
+            metadata = json_text.loads(text) if text else None
+            if not isinstance(metadata, dict | None):
+                raise ValueError(f"the facts beside the rows are {metadata!r}")
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise InputError(
-                "cannot read an item log", where=path, expected="a Parquet file", found=error
+                "cannot read an item log", where=path, expected="a Parquet file as `save` wrote it", found=error
             ) from None
-        text = (table.schema.metadata or {}).get(_METADATA)
-        return cls(table.replace_schema_metadata(None), json.loads(text) if text else None)
+        return cls(table.replace_schema_metadata(None), metadata)
 
     def save(self, path: str | Path) -> Path:
         """Write the log as one Parquet file (complete or not at all) and return its path."""

@@ -1,7 +1,7 @@
-"""Columns of finished shards, kept while a scorer works: an interrupted step scores only the shards that are left.
+"""Columns of what is scored, kept while a scorer works: an interrupted step scores only what is left.
 
-One Arrow file for each shard, behind the hash of its bytes, written whole or not at all, with the ids it belongs
-to and what it cost; a file that is damaged or of other rows is made again.
+One Arrow file for each shard, or piece of one, behind the hash of its bytes, written whole or not at all, with the
+ids it belongs to and what it cost; a file that is damaged or of other rows is made again.
 """
 
 import contextlib
@@ -23,21 +23,26 @@ Columns = Mapping[str, Any]
 _HASH = 64  # bytes of the hash; Arrow's buffers stay aligned behind it
 
 
+def meters_of_models(inputs: Inputs) -> list[Meter]:
+    """The meters of the models among the inputs, each once."""
+    values = [item for value in inputs.values() for item in (value if isinstance(value, list) else [value])]
+    meters = [item.meter for item in values if isinstance(getattr(item, "meter", None), Meter)]
+    return list({id(meter): meter for meter in meters}.values())
+
+
 class KeptShards:
     """Shards by number below `folder`; costs are read from, and for shards taken over added to, the meters of
     `inputs` (the caller's own, and those of the models in it)."""
 
     def __init__(self, folder: Path, inputs: Inputs) -> None:
         self.folder = folder
-        values = [item for value in inputs.values() for item in (value if isinstance(value, list) else [value])]
-        meters = {id(item.meter): item.meter for item in values if isinstance(getattr(item, "meter", None), Meter)}
         own = inputs.get("meter")
         self.own = own if isinstance(own, Meter) else Meter()
-        self.meters = [self.own, *(meter for meter in meters.values() if meter is not self.own)]
+        self.meters = [self.own, *(meter for meter in meters_of_models(inputs) if meter is not self.own)]
 
-    def columns(self, number: int, shard: pa.Table, score: Callable[[pa.Table], Columns]) -> Columns:
-        """The columns of a shard: from its file, or scored, written and then taken from what was written."""
-        file = self.folder / f"shard-{number:06}.arrow"
+    def columns(self, number: int, piece: int, shard: pa.Table, score: Callable[[pa.Table], Columns]) -> Columns:
+        """The columns of a piece of a shard: from its file, or scored and written."""
+        file = self.folder / f"shard-{number:06}-{piece:03}.arrow"
         rows = hashlib.blake2b("\n".join(shard.column("id").to_pylist()).encode(), digest_size=16).hexdigest()
         found = _read(file, rows)
         if found is not None:

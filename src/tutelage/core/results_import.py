@@ -243,6 +243,14 @@ def _harness_item(
     }
     if metric in ROLLING and isinstance(value, list) and len(value) == 2:
         log_likelihood, count = (_number(part, metric, where) for part in value)
+        if count <= 0:
+            raise InputError(
+                f"{metric} is of nothing",
+                where=where,
+                expected="[log-likelihood, how many words or bytes it is of]",
+                found=repr(value),
+                remedy="leave the row out: an empty document has no loss",
+            )
         return {**item, "score": -log_likelihood / (ROLLING[metric] * count), "weight": count}
     return {**item, "score": _number(value, metric, where)}
 

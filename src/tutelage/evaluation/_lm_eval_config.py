@@ -115,11 +115,11 @@ def contained(path: str | Path, root: Path, base: Path, what: str) -> Path:
     """`path` resolved below `base`, else below `root`; leaving `root` (also through a link) is an error."""
     try:
         candidates = [(folder / path).resolve() for folder in (base, root)]
+        found = next((file for file in candidates if file.exists()), candidates[-1])
     except (TypeError, ValueError, OSError):  # no text, or text that no file can be called
         raise InputError(
             f"{what} is not named", where=base, expected="the name of a file", found=repr(path)[:80]
         ) from None
-    found = next((file for file in candidates if file.exists()), candidates[-1])
     if not found.is_relative_to(root.resolve()):
         raise InputError(
             f"{what} leaves the project",
@@ -187,8 +187,10 @@ def _read(file: Path, root: Path, allow_code: bool, above: tuple[Path, ...]) -> 
         name = str(getattr(node, "value", ""))
         if not allow_code:
             raise ConfigError(
-                f"the task file asks to run Python code: !function {name}",
+                "the task file asks to run Python code",
                 where=f"{file}:{node.start_mark.line + 1}",
+                expected="values only",
+                found=f"!function {name}",
                 remedy="read that code, then allow it with --allow-task-code (field allow_task_code: true), "
                 f"which is recorded in the result; or {SECOND_ROUTE}",
             )
@@ -207,6 +209,7 @@ def _read(file: Path, root: Path, allow_code: bool, above: tuple[Path, ...]) -> 
         raise ConfigError(
             "a task file is not a mapping", where=file, expected="key: value lines", found=type(content).__name__
         )
+    json_text.require_complete(json.dumps(content, ensure_ascii=False, default=str), "a task file", file)
     includes = content.pop("include", None) or []
     merged: dict[str, Any] = {}
     for name in includes if isinstance(includes, list) else [includes]:

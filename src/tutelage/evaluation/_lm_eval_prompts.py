@@ -39,7 +39,7 @@ def render(template: str, doc: Doc, where: str) -> str:
         return value if isinstance(value, str) else str(value)
     try:
         return _ENVIRONMENT.from_string(template).render(**doc)
-    except (TemplateError, TypeError, ValueError, ArithmeticError, re.error) as error:
+    except (TemplateError, TypeError, ValueError, ArithmeticError, RecursionError, re.error) as error:
         raise InputError(
             "a task template cannot be filled",
             where=where,

@@ -4,7 +4,8 @@ c = beta O + (1 - beta) S. O is the mean over k sampled answers y' of alpha s(y,
 s the agreement of two answers; S the mean over two self-check questions of P(yes) / (P(yes) + P(no)). Small models
 check themselves near chance: beta 1 uses O alone and asks nothing. Whether c finds bad answers here is measured: a
 share `swapped` of up to `check_rows` rows gets another row's answer, and `clear_auroc`, the same in every row, is
-the probability that an untouched answer has the larger c (mistakes already in the data lower it).
+the probability that an untouched answer has the larger c (mistakes already in the data lower it). Every row has
+its own seeds, hash(seed, id and sample), so its answers depend on no other row.
 
 Departures: the paper's s is one minus the contradiction that an NLI model sees; ours is token F1 or equality of
 numbers. alpha and beta are as we remember them, the wording of the questions is ours.
@@ -24,7 +25,7 @@ from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
 from tutelage.core.method import Inputs, Scorer, State
 from tutelage.core.stats import calibration
-from tutelage.core.text.hashing import uniform
+from tutelage.core.text.hashing import hash64, uniform
 from tutelage.signals._shared import response_pairs
 
 CARD = {
@@ -94,14 +95,17 @@ class Clear(Scorer):
     def fit(self, dataset: Dataset, inputs: Inputs) -> State:
         pairs = [pair for shard in dataset.shards() for pair in _pairs(shard, inputs["model"])]
         order = np.argsort(uniform(self.seed, dataset.ids()), kind="stable")
-        chosen = [pairs[i] for i in order if pairs[i][1]][: self.check_rows]
-        mixed, changed = swap(chosen, self.swapped)
-        values = self._confidence(mixed, inputs["model"])[0] if changed.any() else np.zeros(len(mixed))
+        chosen = [i for i in order if pairs[i][1]][: self.check_rows]
+        ids = dataset.ids()
+        mixed, changed = swap([pairs[i] for i in chosen], self.swapped)
+        trusted = self._confidence(mixed, [ids[i] for i in chosen], inputs["model"])[0] if changed.any() else None
+        values = np.zeros(len(mixed)) if trusted is None else trusted
         return {"auroc": auroc(values[~changed], values[changed])}
 
     def score(self, shard: pa.Table, state: State, inputs: Inputs) -> dict[str, Any]:
         pairs = _pairs(shard, inputs["model"])
-        confidence, seen, checked = self._confidence(pairs, inputs["model"])
+        ids = shard.column("id").to_pylist()
+        confidence, seen, checked = self._confidence(pairs, ids, inputs["model"])
         empty = np.array([not answer for _, answer in pairs], dtype=bool)
         confidence[empty] = math.nan
         return {
@@ -111,7 +115,9 @@ class Clear(Scorer):
             "clear_auroc": np.full(len(pairs), state["auroc"]),
         }
 
-    def _confidence(self, pairs: list[tuple[str, str]], model: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _confidence(
+        self, pairs: list[tuple[str, str]], ids: list[str], model: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(c, O, S) of each pair; S is NaN where beta is 1, O where it is 0."""
         seen = checked = np.full(len(pairs), math.nan)
         if self.beta > 0 and pairs:
@@ -121,7 +127,7 @@ class Clear(Scorer):
                     max_new_tokens=self.max_new_tokens,
                     temperature=self.temperature,
                     stop=self.stop,
-                    seed=self.seed * self.samples + j,
+                    seed=[hash64(self.seed, f"{one} {j}") % 2**31 for one in ids],
                 )
                 for j in range(self.samples)
             ]
