@@ -317,5 +317,5 @@ def _sentence_length(folder: Path) -> int | None:
     try:
         value = json_text.loads((folder / "sentence_bert_config.json").read_bytes())["max_seq_length"]
         return int(value) if value else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None

@@ -380,7 +380,7 @@ def _echoed(choice: dict[str, Any], text: str) -> list[dict[str, Any]]:
         raise ValueError("the prompt was not echoed")
     if not all(type(start) is int for start in starts) or not all(isinstance(name, str) for name in names):
         raise TypeError("tokens are not text at places")
-    if sorted(starts) != starts or not all(logp is None or math.isfinite(logp) for logp in logps):
+    if sorted(starts) != starts or not all(logp is None or -1e300 < logp < 1e300 for logp in logps):
         raise ValueError("tokens are out of order, or their log-probabilities are not finite")
     ends = [*starts[1:], len(choice["text"])]
     return [

@@ -3,6 +3,7 @@
 Weights are read from safetensors only; code that comes with a model runs only when `allow_remote_code` is given.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -283,8 +284,8 @@ def folder_tokenizer(folder: Path, allow_remote_code: bool = False) -> Any:
         found: Any = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     else:
         found = AutoTokenizer.from_pretrained(folder, trust_remote_code=allow_remote_code, local_files_only=True)
-    if not isinstance(found.model_max_length, int | float):
-        raise ValueError(f"model_max_length is no number: {found.model_max_length!r}"[:200])
+    if not isinstance(found.model_max_length, int | float) or not 0 < found.model_max_length < math.inf:
+        raise ValueError(f"model_max_length is no number of tokens: {found.model_max_length!r}"[:200])
     return found
 
 

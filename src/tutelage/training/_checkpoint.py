@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tutelage.core import json_text
 from tutelage.core.errors import StoreError, TrainingError
 from tutelage.core.store import disk_errors
 
@@ -90,7 +91,7 @@ def newest(folder: Path) -> Path | None:
 def is_complete(path: Path) -> bool:
     """Whether the marker is there and every file has the hash it names."""
     try:
-        marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
+        marker = json_text.loads((path / MARKER).read_bytes())
         return set(marker) == {TENSORS, STATE} and all(
             _digest(path / name) == digest for name, digest in marker.items()
         )
@@ -212,7 +213,7 @@ def seed_everything(seed: int) -> None:
 def check_kept(folder: Path) -> None:
     """Raise StoreError naming the first file of a kept copy that is not what was written."""
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        marker = json_text.loads((folder / MARKER).read_bytes())
         broken = next((name for name, digest in marker.items() if _digest(folder / name) != digest), None)
     except FileNotFoundError as error:
         # Copies of earlier versions have no hashes.
