@@ -18,6 +18,7 @@ MUTATIONS = [
     ("src/tutelage/data/read/_types.py", "deeper(value, MOST_LEVELS)", "False"),
     ("src/tutelage/core/items.py", "(OSError, ValueError, pa.ArrowException)", "(OSError, ValueError)"),
     ("src/tutelage/core/results_import.py", "if count <= 0:", "if False:"),
+    ("src/tutelage/models/convert.py", "if len(found) < count:", "if False:"),
     ("src/tutelage/training/_checkpoint.py", "json_text.loads((path / MARKER)", "json.loads((path / MARKER)"),
     ("src/tutelage/models/endpoint.py", "-1e300 < logp < 1e300", "math.isfinite(logp)"),
     (

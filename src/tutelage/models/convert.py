@@ -104,8 +104,17 @@ def _checked_header(source: Path) -> str:
     """The name of the pre-tokenizer; ModelError when the tensors do not fit into the file."""
     from gguf import GGUFReader
 
+    class Bounded(GGUFReader):
+        """Ends where the file does: the reader itself goes on counting through a list of 2^40 entries."""
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, *more: Any, **named: Any) -> Any:
+            found = super()._get(offset, dtype, count, *more, **named)
+            if len(found) < count:
+                raise ValueError("a value goes on behind the end of the file")
+            return found
+
     try:
-        reader = GGUFReader(str(source))
+        reader = Bounded(str(source))
         if not reader.tensors:
             raise ValueError("no tensors")
         kind, pre = (reader.get_field(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
