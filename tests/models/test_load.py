@@ -149,6 +149,17 @@ def test_an_adapter_is_loaded_and_saved_without_asking_anybody(tmp_path, folder,
     assert torch.equal(logits(found), logits(trained))
 
 
+def test_an_adapter_whose_settings_nest_too_deeply_is_refused(tmp_path, folder):
+    saved = adapted(load_model(folder, dtype="float32", device="cpu")).save(tmp_path / "adapter")
+    config = json.loads((saved / "adapter_config.json").read_text(encoding="utf-8"))
+    deep = {}
+    for _ in range(60):
+        deep = {"a": deep}
+    (saved / "adapter_config.json").write_text(json.dumps({**config, "megatron_core": deep}), encoding="utf-8")
+    with pytest.raises(ModelError, match="nested too deeply"):
+        load_model(folder, adapter=saved, dtype="float32", device="cpu")
+
+
 def test_adapter_that_would_not_apply_is_an_error(tmp_path, folder):
     from safetensors.torch import load_file, save_file
 
@@ -280,6 +291,7 @@ MUTATIONS = [
         "save_embedding_layers=getattr",
     ),
     ("src/tutelage/models/peft_io.py", ", save_embedding_layers=adapted.whole_embeddings", ""),
+    ("src/tutelage/models/peft_io.py", "if json_text.deeper(", "if False and json_text.deeper("),
     ("src/tutelage/models/peft_io.py", "if n != rows}", "if n < 0}"),
     ("src/tutelage/models/load.py", "if coded and not allow_remote_code", "if False"),
     ("src/tutelage/models/load.py", "weights[name] = tensor.to(dtype)", "weights[name] = 2 * tensor.to(dtype)"),

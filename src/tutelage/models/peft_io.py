@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from tutelage.core import json_text
 from tutelage.core.errors import ModelError
 from tutelage.models.seam import saving
 from tutelage.models.soft_prompt import PROMPT, is_soft, splice
@@ -106,6 +107,8 @@ def put_adapter(module: Any, folder: Path) -> Any:
 
     try:
         stored = load_file(folder / WEIGHTS)
+        if json_text.deeper(json_text.loads((folder / "adapter_config.json").read_bytes()), json_text.MOST_LEVELS):
+            raise ValueError("nested too deeply")  # PEFT copies it level by level, until Python gives up
         config = PeftConfig.from_pretrained(str(folder))
     except Exception as error:  # the libraries raise whatever a damaged file makes them raise
         raise _no_adapter(folder, error) from None
