@@ -25,7 +25,8 @@ class Row(NamedTuple):
     must: float
     aim: float | None = None
     most: bool = False
-    condition: tuple[str, str, float, bool] | None = None  # (what, figure, limit, smaller is better)
+    # (what, figure, limit or the figure that is the limit, smaller is better)
+    condition: tuple[str, str, float | str, bool] | None = None
 
 
 NEAR = "text: agreement clusters ours_and_datatrove rows_with_equal_cluster"
@@ -65,8 +66,9 @@ ROWS = (
                    False)),
     Row("Generation, openvino-genai behind our model", "transformers, bfloat16",
         f"generation: ratios transformers_bfloat16 ours_openvino_bfloat16 {SPEED}", 1.8, 3,
-        condition=("prompts whose first 16 tokens are float32's (transformers in bfloat16: 0.6719)",
-                   "generation: conditions ours_openvino_bfloat16 equal_to_float32", 0.6719, False)),
+        condition=("prompts whose first 16 tokens are float32's, beside transformers in bfloat16",
+                   "generation: conditions ours_openvino_bfloat16 equal_to_float32",
+                   "generation: conditions transformers_bfloat16 equal_to_float32", False)),
     Row("Embedding, texts", "sentence-transformers, float32", "embedding: embedding ratio_by_processor_seconds",
         1.8, 2.6, condition=("lowest cosine", "embedding: embedding cosine lowest", 0.999, False)),
     Row("Rules of Gopher, C4, FineWeb", "datatrove", "text: rules ratio_to_datatrove", 20, 150),
@@ -137,7 +139,8 @@ def line(row: Row) -> str:
     if value is not None:
         fine = holds(value, row.must, row.most)
         if row.condition:
-            what, figure, limit, most = row.condition
+            what, figure, bound, most = row.condition
+            limit = found(bound) if isinstance(bound, str) else bound
             seen = found(figure)
             fine = fine and seen is not None and holds(seen, limit, most)
             told = "not measured" if seen is None else f"{seen:g}"

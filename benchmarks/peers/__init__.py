@@ -18,7 +18,12 @@ def environment(peer: str) -> Path:
     return Path(sys.prefix) / "peers" / peer
 
 
+def interpreter(peer: str) -> Path:
+    """Where the interpreter of that environment stands."""
+    return environment(peer) / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
 def python(peer: str) -> Path | None:
     """The interpreter that has the tool; None where it was not installed."""
-    found = environment(peer) / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    found = interpreter(peer)
     return found if found.exists() else None

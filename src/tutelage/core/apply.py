@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from tutelage.core.dataset import Dataset, as_array
+from tutelage.core.dataset import Dataset
 from tutelage.core.errors import InputError
-from tutelage.core.kept_shards import KeptShards, meters_of_models
+from tutelage.core.kept_shards import KeptShards, as_table, meters_of_models
 from tutelage.core.method import Inputs, Scorer, State, Transform, as_column
 from tutelage.core.threads import in_threads
 
@@ -56,8 +56,7 @@ def cut(shard: pa.Table) -> list[pa.Table]:
 
 def joined(pieces: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The columns of a shard from those of its pieces."""
-    tables = [pa.table({name: as_array(values, name) for name, values in piece.items()}) for piece in pieces]
-    whole = pa.concat_tables(tables, promote_options="permissive")
+    whole = pa.concat_tables(map(as_table, pieces), promote_options="permissive")
     return {name: whole.column(name) for name in whole.column_names}
 
 

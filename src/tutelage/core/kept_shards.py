@@ -15,6 +15,7 @@ from typing import Any
 import blake3
 import pyarrow as pa
 
+from tutelage.core.dataset import as_array
 from tutelage.core.meter import Meter
 from tutelage.core.method import Inputs
 from tutelage.core.records import Cost
@@ -66,10 +67,13 @@ def _read(file: Path, rows: str) -> pa.Table | None:
     return None
 
 
-def _write(file: Path, columns: Columns, metadata: dict[bytes, bytes]) -> None:
-    from tutelage.core.dataset import as_array
+def as_table(columns: Columns) -> pa.Table:
+    """What a scorer gave, as it is stored."""
+    return pa.table({name: as_array(values, name) for name, values in columns.items()})
 
-    table = pa.table({name: as_array(values, name) for name, values in columns.items()})
+
+def _write(file: Path, columns: Columns, metadata: dict[bytes, bytes]) -> None:
+    table = as_table(columns)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
     sink = pa.BufferOutputStream()

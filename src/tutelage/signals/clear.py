@@ -98,8 +98,9 @@ class Clear(Scorer):
         chosen = [i for i in order if pairs[i][1]][: self.check_rows]
         ids = dataset.ids()
         mixed, changed = swap([pairs[i] for i in chosen], self.swapped)
-        trusted = self._confidence(mixed, [ids[i] for i in chosen], inputs["model"])[0] if changed.any() else None
-        values = np.zeros(len(mixed)) if trusted is None else trusted
+        values = np.zeros(len(mixed))
+        if changed.any():
+            values = self._confidence(mixed, [ids[i] for i in chosen], inputs["model"])[0]
         return {"auroc": auroc(values[~changed], values[changed])}
 
     def score(self, shard: pa.Table, state: State, inputs: Inputs) -> dict[str, Any]:
